@@ -1,0 +1,77 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Old on purpose: protobuf 5.29 gencode runs on runtimes 5.29 to 7.x; newer gencode refuses older
+# runtimes. It lives apart from the project's environment because it would drag protobuf down.
+PROTO_VENV := .venv-protos
+PROTOC := $(PROTO_VENV)/bin/python -m grpc_tools.protoc -Iprotos
+PROTOS := $(sort $(wildcard protos/redserve/v1/*.proto))
+# libgomp spins at its barriers unless told to sleep, and starves the other processes of a small machine.
+export OMP_WAIT_POLICY := passive
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install everything into .venv (once; about 6 GB because of PyTorch)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"REDServe needs Python 3.11 or newer, {sys.executable} is {v.major}.{v.minor}; set PYTHON=python3.x")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): PyTorch is the large part (several GB); a CPU-only index can be named by pip's own settings."
+	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --constraint constraints.txt --editable ".[all]" --group dev
+	@touch $@
+
+demo: setup ## Start the services, ask about pictures by gRPC and OpenAI client, show the timeline
+	@$(BIN)/python examples/demo.py
+
+test: setup ## All tests that need no GPU and no cluster
+	@$(BIN)/python -m pytest -m "not gpu"
+
+test-gpu: setup ## Tests that need a CUDA device
+	@$(BIN)/python -m pytest -m gpu
+
+check: lint types layers protos-lint docs-check ## What CI checks next to the tests
+
+lint: setup ## Ruff: rules and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup ## mypy, strict
+	@$(BIN)/mypy
+
+layers: setup ## import-linter: who may import whom
+	@$(BIN)/lint-imports --no-logo
+
+$(PROTO_VENV)/.installed:
+	@$(PYTHON) -m venv $(PROTO_VENV)
+	@$(PROTO_VENV)/bin/python -m pip install --quiet "grpcio-tools==1.71.2" "mypy-protobuf==3.7.0" "setuptools<81"
+	@touch $@
+
+protos: $(PROTO_VENV)/.installed ## Regenerate redserve/v1 from protos/
+	@PATH="$(CURDIR)/$(PROTO_VENV)/bin:$$PATH" $(PROTOC) --python_out=. --mypy_out=quiet:. $(PROTOS)
+	@PATH="$(CURDIR)/$(PROTO_VENV)/bin:$$PATH" $(PROTOC) --grpc_python_out=. --mypy_grpc_out=quiet:. $$(grep -l '^service' $(PROTOS))
+
+protos-lint: setup ## buf lint of protos/
+	@$(BIN)/buf lint
+
+protos-check: protos protos-lint ## Fail when redserve/v1 is stale
+	@git diff --exit-code -- redserve/v1 || { echo "redserve/v1 is stale: run 'make protos' and commit"; exit 1; }
+
+docs: setup ## Regenerate the generated pages of docs/
+	@$(BIN)/python -m tools.docs
+
+docs-check: setup ## Fail when a generated page of docs/ is stale
+	@$(BIN)/python -m tools.docs --check
+
+bench: setup ## Measure encode and prefill overlap; writes benchmarks/results
+	@$(BIN)/python -m benchmarks.overlap
+
+demo-model: setup ## Train the demo model again (CPU, under an hour)
+	@$(BIN)/python -m demo_model
+
+clean: ## Remove environments and caches
+	@rm -rf $(VENV) $(PROTO_VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: help setup demo test test-gpu check lint types layers protos protos-lint protos-check docs docs-check bench demo-model clean

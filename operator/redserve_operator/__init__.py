@@ -1,0 +1,1 @@
+"""Kubernetes operator: reconciles RedService objects (see the roadmap in docs/architecture.md)."""

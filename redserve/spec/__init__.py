@@ -1,0 +1,1 @@
+"""What the user writes (`RedService`) and what it becomes (workloads, settings)."""

@@ -1,0 +1,218 @@
+"""Settings of each service, read from its environment once, in its `__main__`.
+
+The only module that reads the environment. `redserve.spec.workloads` writes these values from a
+manifest, for child processes and for pods alike; `to_env` and `from_env` are inverse.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from redserve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Device = Literal["auto", "cpu", "cuda"] | str
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+TransportKind = Literal["grpc", "inproc"]
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Common base: every field has a default, a unit in its name and a place in the environment."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    def to_env(self) -> dict[str, str]:
+        """The environment from which `from_env` rebuilds these settings."""
+        prefix = str(self.model_config.get("env_prefix", ""))
+        return {
+            f"{prefix}{name}".upper(): value if isinstance(value, str) else json.dumps(value)
+            for name, value in self.model_dump(mode="json").items()
+        }
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Read the process environment.
+
+        Raises:
+            ConfigError: A variable does not fit; names the variable and the mend.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            prefix = str(cls.model_config.get("env_prefix", ""))
+            name = f"{prefix}{'_'.join(str(part) for part in first['loc'])}".upper()
+            raise ConfigError(
+                f"{first['msg']} (got {first.get('input')!r})", field=name
+            ) from None
+
+
+class ProcessSettings(Settings):
+    """What every service process needs.
+
+    Attributes:
+        name: Name of the replica in logs, metrics and timelines, for example "encoder-0".
+        service: Name of the RedService.
+        model_uri: `file://` or `hf://` of the checkpoint.
+        model_revision: Commit, tag or branch for `hf://`.
+        model_cache_dir: Where `hf://` snapshots go; the hub's default when empty.
+        grpc_host, grpc_port: Where gRPC listens.
+        advertise_address: host:port by which peers reach it; grpc_host:grpc_port when empty.
+        metrics_port: Where `/metrics` listens (same host); 0 takes a free one.
+        num_threads: Compute threads; the sum over processes must not exceed the cores.
+        drain_timeout_s: Longest wait for running streams after SIGTERM, seconds.
+    """
+
+    name: str = ""
+    service: str = "redserve"
+    model_uri: str = ""
+    model_revision: str = ""
+    model_cache_dir: str = ""
+    grpc_host: str = "127.0.0.1"
+    grpc_port: int = Field(0, ge=0, le=65535)
+    advertise_address: str = ""
+    metrics_port: int = Field(0, ge=0, le=65535)
+    num_threads: int = Field(1, ge=1)
+    drain_timeout_s: float = Field(120.0, ge=0)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+
+class EncoderSettings(ProcessSettings):
+    """Settings of one encoder replica.
+
+    Attributes:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: "auto" is the checkpoint's on a GPU, float32 on a CPU.
+        batch_rows: C, the embedding rows of one encoder batch while the engine has a backlog.
+        batch_rows_idle: C while the destination engine is idle: small, to start the overlap early.
+        pool_bytes: Memory for embeddings, held and cached, bytes.
+        preprocess_threads: Threads that decode and resize pictures.
+        max_image_pixels: Most pixels of one picture.
+        max_queued_rows: Rows that may wait before new work is refused.
+        lease_ttl_s: How long a lease keeps an embedding, seconds.
+        transport: Data path to the engine.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="REDSERVE_ENCODER_", frozen=True, extra="ignore")
+
+    device: str = "auto"
+    dtype: DType = "auto"
+    batch_rows: int = Field(1024, ge=1)
+    batch_rows_idle: int = Field(1, ge=1)
+    pool_bytes: int = Field(256 * MIB, ge=1 * MIB)
+    preprocess_threads: int = Field(1, ge=1)
+    max_image_pixels: int = Field(64_000_000, ge=1)
+    max_queued_rows: int = Field(1_000_000, ge=1)
+    lease_ttl_s: float = Field(30.0, gt=0)
+    transport: TransportKind = "grpc"
+
+
+class LLMSettings(ProcessSettings):
+    """Settings of one LLM engine replica.
+
+    Attributes:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: "auto" is the checkpoint's on a GPU, float32 on a CPU.
+        token_budget: B, the most tokens of one micro-batch.
+        tpot_target_ms: When set, B shrinks so that a predicted step keeps this target; 0 is off.
+        block_size: KV slots per block.
+        kv_cache_bytes: Memory for KV; 0 takes `memory_percent` of what is free.
+        memory_percent: Share of free memory for KV when kv_cache_bytes is 0.
+        max_sequences: Most sequences that run at once.
+        max_queued_requests: Requests that may wait before new ones are refused.
+        max_model_length: Longest prompt plus output, tokens; 0 takes the checkpoint's.
+        min_chunk: Least tokens of a prefill chunk while its request is still being encoded.
+        prefix_cache: Whether KV of finished prompts is kept for the next ones.
+        arena_bytes: Landing room for embeddings, bytes.
+        transport: Data path from the encoders.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="REDSERVE_LLM_", frozen=True, extra="ignore")
+
+    device: str = "auto"
+    dtype: DType = "auto"
+    token_budget: int = Field(2048, ge=1)
+    tpot_target_ms: float = Field(0.0, ge=0)
+    block_size: int = Field(16, ge=1)
+    kv_cache_bytes: int = Field(0, ge=0)
+    memory_percent: int = Field(50, ge=1, le=95)
+    max_sequences: int = Field(64, ge=1)
+    max_queued_requests: int = Field(512, ge=1)
+    max_model_length: int = Field(0, ge=0)
+    min_chunk: int = Field(16, ge=1)
+    prefix_cache: bool = True
+    arena_bytes: int = Field(256 * MIB, ge=1 * MIB)
+    transport: TransportKind = "grpc"
+
+
+class RouterSettings(ProcessSettings):
+    """Settings of one router replica; `/metrics` is on its HTTP port.
+
+    Attributes:
+        model_name: Name under which the model is served.
+        http_host, http_port: Where the OpenAI-compatible HTTP server listens.
+        http_enabled: Whether it listens at all.
+        encoder_addresses, llm_addresses: host:port of the replicas.
+        request_timeout_s: Deadline of a request that brings none, seconds.
+        max_inflight_requests: Requests in flight before new ones are refused.
+        max_images: Most images of one request.
+        max_image_bytes: Most bytes of one encoded image.
+        max_image_pixels: Most pixels of one image.
+        max_request_bytes: Most bytes of one request, all images together.
+        url_fetch: Whether http(s) image addresses are fetched.
+        url_allowed_hosts: When not empty, only these hosts are fetched from.
+        url_allow_private: Fetch from loopback and private addresses too; for tests and closed nets.
+        url_timeout_s: Longest fetch of one image, seconds.
+        num_timelines: Finished timelines that are kept for `redserve trace`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="REDSERVE_ROUTER_", frozen=True, extra="ignore")
+
+    model_name: str = ""
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(8000, ge=0, le=65535)
+    http_enabled: bool = True
+    encoder_addresses: tuple[str, ...] = ()
+    llm_addresses: tuple[str, ...] = ()
+    request_timeout_s: float = Field(300.0, gt=0)
+    max_inflight_requests: int = Field(1024, ge=1)
+    max_images: int = Field(32, ge=0)
+    max_image_bytes: int = Field(20 * MIB, ge=1)
+    max_image_pixels: int = Field(64_000_000, ge=1)
+    max_request_bytes: int = Field(64 * MIB, ge=1)
+    url_fetch: bool = False
+    url_allowed_hosts: tuple[str, ...] = ()
+    url_allow_private: bool = False
+    url_timeout_s: float = Field(10.0, gt=0)
+    num_timelines: int = Field(256, ge=1)
+
+
+def base_environment(overrides: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with `overrides`, for a child process."""
+    return {**os.environ, **overrides}
+
+
+def compute_environment(num_threads: int) -> dict[str, str]:
+    """Thread limits of a compute process.
+
+    libgomp spins at its barriers and would starve the other processes of the machine; passive
+    waiting costs microseconds and keeps them fair.
+    """
+    threads = str(num_threads)
+    return {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "passive",
+        "TOKENIZERS_PARALLELISM": "false",
+    }

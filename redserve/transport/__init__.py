@@ -1,0 +1,1 @@
+"""Moving embeddings (and later KV blocks): consumers pull, under a lease, into room they reserved."""

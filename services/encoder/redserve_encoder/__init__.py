@@ -1,0 +1,1 @@
+"""Encoder: turns items into embeddings and publishes each as soon as it is done."""
