@@ -1,0 +1,15 @@
+"""Checkpoints, model families, prompts, pixels and model halves: what encoder and LLM share.
+
+Importing this package imports nothing else; the modules marked `torch` import it.
+
+    checkpoint   resolve(uri) -> local folder; fingerprint(folder)
+    families     family_of(folder) -> Family, or UnsupportedModel before a weight is read
+    prompt       PromptRenderer: chat template, placeholder expansion, tokens and spans
+    images       decode_image(bytes) -> PIL image, with limits checked before decoding
+    processing   ItemProcessor: PIL image -> metadata and pixel tensors       (torch on first use)
+    parts        load_vision, load_language: half of a checkpoint each                     (torch)
+    vision       VisionPart.encode: pixel tensors -> embedding rows                        (torch)
+    language     LanguagePart: pruned model, KV layout, the way rows enter it              (torch)
+    positions    prompt_positions: position ids of a prompt, also for M-RoPE               (torch)
+    devices      select_device, free_bytes, total_bytes                                    (torch)
+"""

@@ -1,0 +1,146 @@
+"""Load one half of a checkpoint: the vision side, or the language side.
+
+One rule serves every family: the language side is `get_decoder()` and the head, the vision side is
+everything else that hangs on the base model (tower, projector, newline vectors).
+
+A throw-away subclass of the real class drops the other half's modules while it is constructed on
+the meta device; transformers then reads only the tensors that still have a home, from lazily
+mapped safetensors. The subclass keeps the name and module of its parent: otherwise transformers
+takes it for foreign code and skips the renames between checkpoint keys and module names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from redserve.errors import UnsupportedModel
+from redserve.modeling.families import Family, family_of, read_config, typed_config
+from redserve.modeling.language import LanguagePart
+from redserve.modeling.vision import VisionPart
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+
+_DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def load_vision(
+    path: Path, device: torch.device | str = "cpu", dtype: DtypeName = "auto"
+) -> VisionPart:
+    """The vision side of a checkpoint folder, in eval mode on `device`.
+
+    Args:
+        path: Folder with config.json and safetensors.
+        device: Where to put it.
+        dtype: `auto` is the checkpoint's own on CUDA and float32 on the CPU.
+
+    Raises:
+        ModelNotFound: There is no config.json.
+        UnsupportedModel: The family is not served, or weights of its vision side are missing.
+    """
+    model, family = _load(path, _keep_vision, torch.device(device), dtype)
+    return VisionPart(model, family)
+
+
+def load_language(
+    path: Path, device: torch.device | str = "cpu", dtype: DtypeName = "auto"
+) -> LanguagePart:
+    """The language side of a checkpoint folder, in eval mode on `device`.
+
+    Arguments and errors as for `load_vision`.
+    """
+    model, family = _load(path, _keep_language, torch.device(device), dtype)
+    return LanguagePart(model, family)
+
+
+def _load(
+    path: Path, prune: Callable[[PreTrainedModel], None], device: torch.device, dtype: DtypeName
+) -> tuple[PreTrainedModel, Family]:
+    raw_config = read_config(path)
+    family = family_of(raw_config)
+    config = typed_config(raw_config)
+    cls = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+    if dtype != "auto":
+        chosen: torch.dtype | str = _DTYPES[dtype]
+    else:
+        chosen = "auto" if device.type == "cuda" else torch.float32
+    model, info = _quiet_load(_pruned(cls, prune), path, chosen)
+    missing = sorted(info["missing_keys"])
+    missing += [
+        name
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        if tensor.is_meta
+    ]
+    if missing:
+        raise UnsupportedModel(
+            f"{path}: the checkpoint lacks {len(missing)} weights, the first is {missing[0]}"
+        )
+    return model.to(device).eval().requires_grad_(False), family
+
+
+def _pruned(
+    cls: type[PreTrainedModel], prune: Callable[[PreTrainedModel], None]
+) -> type[PreTrainedModel]:
+    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        cls.__init__(self, config, *args, **kwargs)
+        prune(self)
+
+    return type(cls.__name__, (cls,), {"__init__": __init__, "__module__": cls.__module__})
+
+
+def _quiet_load(
+    cls: type[PreTrainedModel], path: Path, dtype: torch.dtype | str
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    # The load report lists every key of the other half. Quiet the library's root logger, not the
+    # module's: an explicit level on the latter switches on other reports.
+    level = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        model, info = cls.from_pretrained(
+            path,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    finally:
+        hf_logging.set_verbosity(level)
+    return model, info
+
+
+def _decoder_of(model: PreTrainedModel) -> tuple[nn.Module, str]:
+    """Parent and attribute name of the text decoder."""
+    decoder = model.get_decoder()
+    for parent in (model.base_model, model):
+        for name, child in parent.named_children():
+            if child is decoder:
+                return parent, name
+    raise UnsupportedModel(f"{type(model).__name__} has no separable decoder")
+
+
+def _keep_vision(model: PreTrainedModel) -> None:
+    parent, name = _decoder_of(model)
+    setattr(parent, name, None)
+    if getattr(model, "lm_head", None) is not None:
+        model.lm_head = None
+    # A tie whose one end is gone would be reported as missing.
+    model.all_tied_weights_keys = {}
+
+
+def _keep_language(model: PreTrainedModel) -> None:
+    parent, name = _decoder_of(model)
+    # Bare parameters of the base model (image_newline, a few KiB) stay on both sides: the
+    # initialisation code of their families touches them by name.
+    for child_name, _ in list(parent.named_children()):
+        if child_name != name:
+            setattr(parent, child_name, None)

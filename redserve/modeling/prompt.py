@@ -1,0 +1,354 @@
+"""From chat messages to token ids and spans, exactly as the checkpoint's own processor does it.
+
+Without torch, so that the router can do it. The order of things:
+
+    messages --render--> text with one placeholder per image
+             --expand--> each placeholder replaced by its item's replacement text
+             --tokenize--> ids; the ids of the row token are the positions that rows fill
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import TemplateError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from redserve.domain.item import Span
+from redserve.errors import InvalidArgument, ModelNotFound, UnsupportedModel
+from redserve.modeling.families import Family, family_of, image_token_id, read_config, typed_config
+
+Message = Mapping[str, Any]
+"""`role` and `content`: a string, or parts {"type": "text", "text": ...} and {"type": "image"}."""
+
+
+class ExpandedPrompt(NamedTuple):
+    """Token ids of a prompt and, per item in prompt order, the spans that its rows fill."""
+
+    token_ids: list[int]
+    spans: list[list[Span]]
+
+
+class PromptRenderer:
+    """The text half of a checkpoint's processor.
+
+    Attributes:
+        tokenizer: The checkpoint's tokenizer; also detokenizes what is generated.
+        family: The checkpoint's family.
+        placeholder: What the chat template emits for each image.
+        image_token_ids: Ids whose positions receive embedding rows.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        family: Family,
+        *,
+        chat_template: str | None,
+        row_token_id: int,
+        video_token_id: int | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.family = family
+        self.image_token_ids: tuple[int, ...] = (row_token_id,)
+        self._row_token = _token_text(tokenizer, row_token_id)
+        self.placeholder: str = family.placeholder or self._row_token
+        # A user who could write one of these would shift every later image.
+        reserved = {self.placeholder, self._row_token}
+        if video_token_id is not None and video_token_id < len(tokenizer):
+            reserved.add(_token_text(tokenizer, video_token_id))
+        self._reserved = tuple(sorted(reserved))
+        self._chat_template = chat_template
+        self._text_as_parts = _accepts_parts(self) if chat_template is not None else True
+
+    @classmethod
+    def from_checkpoint(cls, path: Path) -> PromptRenderer:
+        """Load tokenizer and chat template of the checkpoint folder; no code of it is run.
+
+        Raises:
+            ModelNotFound: There is no config.json or no tokenizer.
+            UnsupportedModel: The family cannot be served.
+        """
+        raw_config = read_config(path)
+        family = family_of(raw_config)
+        config = typed_config(raw_config)
+        tokenizer = load_tokenizer(path)
+        video_token_id = getattr(config, "video_token_id", None)
+        return cls(
+            tokenizer,
+            family,
+            chat_template=find_chat_template(path, tokenizer),
+            row_token_id=image_token_id(config),
+            video_token_id=video_token_id,
+        )
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt text of a conversation, with one placeholder per image part.
+
+        Args:
+            messages: Turns in order; image parts need no more than their type here.
+            add_generation_prompt: Whether to end with the opening of an assistant turn.
+            tools: JSON schemas of tools, for templates that know them.
+            template_variables: Further variables of the template, e.g. `enable_thinking`.
+
+        Raises:
+            UnsupportedModel: The checkpoint has no chat template.
+            InvalidArgument: Text holds a reserved token, a part has an unknown type, or the
+                template rejects the conversation or loses an image of it.
+        """
+        if self._chat_template is None:
+            raise UnsupportedModel(
+                "the checkpoint has no chat template: add chat_template.jinja to its folder, "
+                "or send a prompt instead of messages"
+            )
+        num_images = 0
+        for position, message in enumerate(messages):
+            num_images += self._check_message(message, f"messages[{position}]")
+        text = self._apply_template(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            template_variables=template_variables or {},
+        )
+        num_placeholders = text.count(self.placeholder)
+        if num_placeholders != num_images:
+            raise InvalidArgument(
+                f"the chat template made {num_placeholders} placeholders {self.placeholder} of "
+                f"{num_images} images: it takes no images where they stand, or text parts add up "
+                "to a placeholder",
+                field="messages",
+            )
+        return text
+
+    def expand_and_tokenize(
+        self,
+        text: str,
+        placeholder: str | None = None,
+        replacements: Sequence[str] = (),
+        image_token_ids: Sequence[int] | None = None,
+    ) -> ExpandedPrompt:
+        """Replace the placeholders in order, tokenize, and find the spans of every item.
+
+        Args:
+            text: Prompt text with one placeholder per item.
+            placeholder: The placeholder, by default `self.placeholder`.
+            replacements: Per item what its placeholder becomes (`ItemMetadata.replacement_text`).
+            image_token_ids: Ids that rows fill, by default `self.image_token_ids`.
+
+        Returns:
+            Token ids, and per item its spans in order; rows fill them from the first on.
+
+        Raises:
+            InvalidArgument: Placeholders and replacements differ in number, or the text outside
+                of the replacements holds a row token.
+        """
+        placeholder = self.placeholder if placeholder is None else placeholder
+        row_ids = frozenset(self.image_token_ids if image_token_ids is None else image_token_ids)
+        row_tokens = [_token_text(self.tokenizer, token_id) for token_id in sorted(row_ids)]
+        pieces = text.split(placeholder)
+        if len(pieces) - 1 != len(replacements):
+            raise InvalidArgument(
+                f"the prompt has {len(pieces) - 1} placeholders {placeholder} "
+                f"for {len(replacements)} images",
+                field="prompt",
+            )
+        _refuse_tokens(pieces, row_tokens, "prompt")
+        expanded = _interleave(pieces, replacements)
+        token_ids = self._tokenize(expanded, starts_like=text)
+        num_rows = [sum(text.count(token) for token in row_tokens) for text in replacements]
+        positions = [at for at, token_id in enumerate(token_ids) if token_id in row_ids]
+        if len(positions) != sum(num_rows):
+            raise InvalidArgument(
+                f"the tokenized prompt has {len(positions)} row positions for {sum(num_rows)} rows",
+                field="prompt",
+            )
+        remaining = iter(positions)
+        return ExpandedPrompt(token_ids, [_spans(remaining, count) for count in num_rows])
+
+    def _tokenize(self, text: str, *, starts_like: str) -> list[int]:
+        # As ProcessorMixin.apply_chat_template: a template that writes BOS itself gets no second.
+        bos = self.tokenizer.bos_token
+        has_bos = bool(bos) and starts_like.startswith(bos)
+        encoded = self.tokenizer(text, add_special_tokens=not has_bos)
+        return [int(token_id) for token_id in encoded["input_ids"]]
+
+    def _check_message(self, message: Message, field: str) -> int:
+        """Number of image parts; raises InvalidArgument for what may not be in a message."""
+        content = message.get("content")
+        if content is None:
+            return 0
+        if isinstance(content, str):
+            _refuse_tokens([content], self._reserved, f"{field}.content")
+            return 0
+        num_images = 0
+        for position, part in enumerate(content):
+            kind = part.get("type")
+            if kind == "image":
+                num_images += 1
+            elif kind == "text":
+                _refuse_tokens([part["text"]], self._reserved, f"{field}.content[{position}].text")
+            else:
+                raise InvalidArgument(
+                    f"part type {kind!r} is unknown: write text or image",
+                    field=f"{field}.content[{position}].type",
+                )
+        return num_images
+
+    def _apply_template(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None,
+        template_variables: Mapping[str, Any],
+    ) -> str:
+        turns = [_turn(message, self._text_as_parts) for message in messages]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                turns,
+                chat_template=self._chat_template,
+                tools=list(tools) if tools is not None else None,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+                **template_variables,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            raise InvalidArgument(
+                f"the chat template rejects the conversation: {error}", field="messages"
+            ) from error
+        return str(text)
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint folder, without running code of it.
+
+    Raises:
+        ModelNotFound: The folder holds no usable tokenizer.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelNotFound(f"{path} has no usable tokenizer: {error}") from error
+
+
+def find_chat_template(path: Path, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The default chat template, looked for where transformers' processors look for it.
+
+    Order: processor_config.json, chat_template.json (old), chat_template.jinja, the tokenizer's.
+
+    Raises:
+        UnsupportedModel: There are several templates and none is named default.
+    """
+    for name in ("processor_config.json", "chat_template.json"):
+        file = path / name
+        if file.is_file():
+            template = json.loads(file.read_text(encoding="utf-8")).get("chat_template")
+            if template is not None:
+                return _default_template(template)
+    file = path / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    return _default_template(tokenizer.chat_template)
+
+
+def _default_template(template: object) -> str | None:
+    if template is None or isinstance(template, str):
+        return template
+    if isinstance(template, list):  # the oldest form: [{"name": ..., "template": ...}]
+        template = {entry["name"]: entry["template"] for entry in template}
+    if isinstance(template, dict) and isinstance(template.get("default"), str):
+        return str(template["default"])
+    raise UnsupportedModel("the checkpoint has several chat templates and none is named default")
+
+
+def _accepts_parts(renderer: PromptRenderer) -> bool:
+    """Whether the template renders text given as parts; else text-only turns become strings.
+
+    Templates of some checkpoints write `message['content']` down as it is: a list of parts would
+    then appear in the prompt as Python source.
+    """
+    words = ("zq1a", "zq2b")
+    probe = [
+        {"role": "user", "content": [{"type": "text", "text": words[0]}]},
+        {"role": "assistant", "content": [{"type": "text", "text": words[1]}]},
+    ]
+    try:
+        text = renderer.tokenizer.apply_chat_template(
+            probe, chat_template=renderer._chat_template, tokenize=False
+        )
+    except (TemplateError, TypeError, ValueError, KeyError):
+        return False
+    return all(word in text for word in words) and re.search(r"'type'|\"type\"", text) is None
+
+
+def _turn(message: Message, text_as_parts: bool) -> dict[str, Any]:
+    turn = {key: value for key, value in message.items() if value is not None}
+    content = turn.get("content")
+    if isinstance(content, str):
+        if text_as_parts:
+            turn["content"] = [{"type": "text", "text": content}]
+    elif content is not None:
+        parts = [
+            {"type": "image"} if part["type"] == "image" else {"type": "text", "text": part["text"]}
+            for part in content
+        ]
+        if not text_as_parts and all(part["type"] == "text" for part in parts):
+            turn["content"] = "".join(part["text"] for part in parts)
+        else:
+            turn["content"] = parts
+    return turn
+
+
+def _refuse_tokens(texts: Sequence[str], tokens: Sequence[str], field: str) -> None:
+    for text in texts:
+        for token in tokens:
+            if token in text:
+                raise InvalidArgument(
+                    f"the text holds the reserved token {token}: remove it; "
+                    "images are sent as image parts",
+                    field=field,
+                )
+
+
+def _interleave(pieces: Sequence[str], replacements: Sequence[str]) -> str:
+    out = [pieces[0]]
+    for replacement, piece in zip(replacements, pieces[1:], strict=True):
+        out += (replacement, piece)
+    return "".join(out)
+
+
+def _spans(positions: Iterator[int], num_rows: int) -> list[Span]:
+    """The next `num_rows` positions as runs."""
+    spans: list[Span] = []
+    start = length = 0
+    for _ in range(num_rows):
+        position = next(positions)
+        if length and position == start + length:
+            length += 1
+            continue
+        if length:
+            spans.append(Span(start, length))
+        start, length = position, 1
+    if length:
+        spans.append(Span(start, length))
+    return spans
+
+
+def _token_text(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
+    text = tokenizer.convert_ids_to_tokens(token_id)
+    if not isinstance(text, str):
+        raise UnsupportedModel(
+            f"the tokenizer has no token with id {token_id}, which config.json names as image token"
+        )
+    return text
