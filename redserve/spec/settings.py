@@ -133,6 +133,7 @@ class LLMSettings(ProcessSettings):
         max_model_length: Longest prompt plus output, tokens; 0 takes the checkpoint's.
         min_chunk: Least tokens of a prefill chunk while its request is still being encoded.
         prefix_cache: Whether KV of finished prompts is kept for the next ones.
+        overlap: Whether prefill starts on the ready prefix; else it waits for every embedding.
         arena_bytes: Landing room for embeddings, bytes.
         transport: Data path from the encoders.
     """
@@ -151,6 +152,7 @@ class LLMSettings(ProcessSettings):
     max_model_length: int = Field(0, ge=0)
     min_chunk: int = Field(16, ge=1)
     prefix_cache: bool = True
+    overlap: bool = True
     arena_bytes: int = Field(256 * MIB, ge=1 * MIB)
     transport: TransportKind = "grpc"
 

@@ -1,0 +1,1 @@
+"""Performance claims live here: a script each, results with commit and hardware in `results/`."""
