@@ -61,7 +61,8 @@ class Samples:
 
     def median(self, name: str) -> float:
         """Median of one column."""
-        return statistics.median(getattr(self, name))
+        column: list[float] = getattr(self, name)
+        return statistics.median(column)
 
 
 def bar_seconds(timeline: types_pb2.Timeline, name: str) -> float:
@@ -178,7 +179,8 @@ def measure(arguments: argparse.Namespace, folder: Path, checkpoint: Path) -> di
                 if round_number:  # the first round warms up
                     samples[name].add(ttft, tpot, timeline)
                 print(
-                    f"round {round_number} {name:11s} TTFT {ttft * 1e3:7.0f} ms  TPOT {tpot * 1e3:5.1f} ms",
+                    f"round {round_number} {name:11s}"
+                    f" TTFT {ttft * 1e3:7.0f} ms  TPOT {tpot * 1e3:5.1f} ms",
                     flush=True,
                 )
     return samples

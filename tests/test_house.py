@@ -80,14 +80,6 @@ def test_operator_folder_never_shadows_the_standard_library() -> None:
 
 def test_makefile_documents_its_targets() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for target in [
-        "setup",
-        "demo",
-        "test",
-        "check",
-        "protos",
-        "protos-check",
-        "bench",
-        "demo-model",
-    ]:
+    targets = ("setup", "demo", "test", "check", "protos", "protos-check", "bench", "demo-model")
+    for target in targets:
         assert f"  {target} " in done.stdout
