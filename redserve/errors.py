@@ -1,18 +1,20 @@
 """The family tree of every error that may reach a client.
 
     RedServeError
-    ├── InvalidArgument       the request is wrong; names the field and the mend      (INVALID_ARGUMENT, 400)
-    │   └── PolicyViolation   media or size policy refuses it                         (INVALID_ARGUMENT, 400)
-    ├── ModelNotFound         no such model or checkpoint                             (NOT_FOUND, 404)
-    ├── UnsupportedModel      the checkpoint cannot be served, with the reason        (FAILED_PRECONDITION, 400)
-    ├── Overloaded            queue or pool full, retry later                         (RESOURCE_EXHAUSTED, 429)
-    ├── ContextTooLong        prompt and output cannot fit                            (INVALID_ARGUMENT, 400)
-    ├── DeadlineExceeded      the deadline passed                                     (DEADLINE_EXCEEDED, 504)
-    ├── Cancelled             the client went away or asked to stop                   (CANCELLED, 499)
-    ├── Unavailable           a replica or pool is gone; a retry may succeed          (UNAVAILABLE, 503)
-    │   └── PeerLost          the peer of a transfer died or restarted
-    ├── ConfigError           a manifest or setting is wrong; names file, line, field (FAILED_PRECONDITION)
-    └── InternalError         a bug or a broken invariant                             (INTERNAL, 500)
+    ├── InvalidArgument       the request is wrong; names the field and the mend  (INVALID_ARGUMENT, 400)
+    │   └── PolicyViolation   media or size policy refuses it                     (INVALID_ARGUMENT, 400)
+    ├── ModelNotFound         no such model or checkpoint                         (NOT_FOUND, 404)
+    ├── UnsupportedModel      the checkpoint cannot be served, with the reason    (FAILED_PRECONDITION, 400)
+    ├── Overloaded            queue or pool full, retry later                     (RESOURCE_EXHAUSTED, 429)
+    ├── ContextTooLong        prompt and output cannot fit                        (INVALID_ARGUMENT, 400)
+    ├── DeadlineExceeded      the deadline passed                                 (DEADLINE_EXCEEDED, 504)
+    ├── Cancelled             the client went away or asked to stop               (CANCELLED, 499)
+    ├── Unavailable           a replica or pool is gone; a retry may succeed      (UNAVAILABLE, 503)
+    │   ├── PeerLost          the peer of a transfer died or restarted
+    │   ├── TensorGone        the peer lives but has the tensor no longer
+    │   └── CorruptTransfer   a checksum or lease did not hold
+    ├── ConfigError           a manifest or setting is wrong; names the place     (FAILED_PRECONDITION)
+    └── InternalError         a bug or a broken invariant                         (INTERNAL, 500)
 
 One interceptor (`redserve.wire.interceptors`) maps the tree to gRPC codes with
 `google.rpc.Status` details; one handler in the router maps it to HTTP.
@@ -128,6 +130,12 @@ class PeerLost(Unavailable):
     reason = "PEER_LOST"
 
 
+class TensorGone(Unavailable):
+    """The peer lives but does not have the tensor (any more); it must be made again."""
+
+    reason = "TENSOR_GONE"
+
+
 class CorruptTransfer(Unavailable):
     """A checksum or lease did not hold; the bytes were thrown away."""
 
@@ -156,6 +164,7 @@ ALL_ERRORS: tuple[type[RedServeError], ...] = (
     Cancelled,
     Unavailable,
     PeerLost,
+    TensorGone,
     CorruptTransfer,
     ConfigError,
     InternalError,

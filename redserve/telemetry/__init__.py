@@ -1,0 +1,8 @@
+"""What a process tells about itself: time, logs, metrics and the timeline of a request.
+
+clock      now_ns: one time line for every process of a machine
+timeline   Bar, Timeline, overlap_ratio
+render     a timeline as text and as a Chrome trace
+log        structured logs on stderr, without request content
+metrics    the Prometheus metrics of each service, and /metrics
+"""

@@ -1,0 +1,151 @@
+"""Around every handler: exceptions become status codes, and watch streams end at drain.
+
+Handlers of streaming answers may be async generators or coroutines that call `context.write`.
+Both become coroutines here, so that a generator is closed in the call's own task and its
+`finally` has run when the call is over, instead of whenever it is collected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from redserve.errors import InternalError, RedServeError
+from redserve.telemetry.log import get_logger
+from redserve.wire.errors import DETAILS_KEY, abort_details, status_code
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+    Continuation = Callable[
+        [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+    ]
+
+log = get_logger()
+
+_KINDS = {
+    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+}
+
+
+def _wrap(
+    handler: grpc.RpcMethodHandler[Any, Any], around: Callable[[Handler], Handler]
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """`handler` with its function replaced by `around(function)`; untouched if not async."""
+    name, make = _KINDS[handler.request_streaming, handler.response_streaming]
+    function = getattr(handler, name)
+    if inspect.isasyncgenfunction(function):
+        function = _as_coroutine(function)
+    elif not inspect.iscoroutinefunction(function):
+        return handler  # a library's blocking handler, which gRPC runs in a thread
+    wrapped: grpc.RpcMethodHandler[Any, Any] = make(
+        around(function),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+    return wrapped
+
+
+def _as_coroutine(generator: Callable[..., Any]) -> Handler:
+    async def write_all(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        async with aclosing(generator(request, context)) as responses:
+            async for response in responses:
+                await context.write(response)
+
+    return write_all
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns whatever a handler raises into a status with details.
+
+    A `RedServeError` keeps its code, reason, field and message. Cancellation and `context.abort`
+    pass. Anything else is a bug: it is logged with its traceback and leaves as INTERNAL, without
+    a word about the inside.
+
+    Args:
+        on_error: Called with the method's full name and the canonical code's name.
+    """
+
+    def __init__(self, on_error: Callable[[str, str], None] | None = None) -> None:
+        self._on_error = on_error
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """See `grpc.aio.ServerInterceptor`."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+
+        def around(function: Handler) -> Handler:
+            async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+                try:
+                    return await function(request, context)
+                except (asyncio.CancelledError, grpc.aio.AbortError):
+                    raise
+                except RedServeError as error:
+                    if isinstance(error, InternalError):
+                        log.exception("broken invariant", method=method)
+                    await self._abort(context, method, error)
+                except Exception:
+                    log.exception("unhandled exception", method=method)
+                    bug = InternalError("internal error; the server's log has the details")
+                    await self._abort(context, method, bug)
+
+            return guarded
+
+        return _wrap(handler, around)
+
+    async def _abort(
+        self, context: grpc.aio.ServicerContext[Any, Any], method: str, error: RedServeError
+    ) -> None:
+        code, status = status_code(error), abort_details(error)
+        if self._on_error is not None:
+            self._on_error(method, code.name)
+        trailer = ((DETAILS_KEY, status.SerializeToString()),)
+        await context.abort(code, status.message, trailing_metadata=trailer)
+
+
+class WatchInterceptor(grpc.aio.ServerInterceptor):
+    """Ends streams that would never end by themselves once `draining` is set.
+
+    By the house's convention these are the methods called Watch…; they then end with OK, and the
+    client looks elsewhere. Without this a drain would wait for them until its timeout.
+    """
+
+    def __init__(self, draining: asyncio.Event) -> None:
+        self._draining = draining
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """See `grpc.aio.ServerInterceptor`."""
+        handler = await continuation(handler_call_details)
+        name = handler_call_details.method.rpartition("/")[2]
+        if handler is None or not handler.response_streaming or not name.startswith("Watch"):
+            return handler
+        return _wrap(handler, self._until_drained)
+
+    def _until_drained(self, function: Handler) -> Handler:
+        async def watched(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            stream = asyncio.ensure_future(function(request, context))
+            drained = asyncio.ensure_future(self._draining.wait())
+            try:
+                await asyncio.wait({stream, drained}, return_when=asyncio.FIRST_COMPLETED)
+                if stream.done():
+                    await stream
+            finally:
+                drained.cancel()
+                stream.cancel()
+                await asyncio.gather(stream, drained, return_exceptions=True)
+
+        return watched
