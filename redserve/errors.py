@@ -1,20 +1,20 @@
 """The family tree of every error that may reach a client.
 
     RedServeError
-    ├── InvalidArgument       the request is wrong; names the field and the mend  (INVALID_ARGUMENT, 400)
-    │   └── PolicyViolation   media or size policy refuses it                     (INVALID_ARGUMENT, 400)
-    ├── ModelNotFound         no such model or checkpoint                         (NOT_FOUND, 404)
-    ├── UnsupportedModel      the checkpoint cannot be served, with the reason    (FAILED_PRECONDITION, 400)
-    ├── Overloaded            queue or pool full, retry later                     (RESOURCE_EXHAUSTED, 429)
-    ├── ContextTooLong        prompt and output cannot fit                        (INVALID_ARGUMENT, 400)
-    ├── DeadlineExceeded      the deadline passed                                 (DEADLINE_EXCEEDED, 504)
-    ├── Cancelled             the client went away or asked to stop               (CANCELLED, 499)
-    ├── Unavailable           a replica or pool is gone; a retry may succeed      (UNAVAILABLE, 503)
-    │   ├── PeerLost          the peer of a transfer died or restarted
-    │   ├── TensorGone        the peer lives but has the tensor no longer
-    │   └── CorruptTransfer   a checksum or lease did not hold
-    ├── ConfigError           a manifest or setting is wrong; names the place     (FAILED_PRECONDITION)
-    └── InternalError         a bug or a broken invariant                         (INTERNAL, 500)
+    ├── InvalidArgument     the request is wrong; names field and mend (INVALID_ARGUMENT, 400)
+    │   ├── PolicyViolation media or size policy refuses it            (INVALID_ARGUMENT, 400)
+    │   └── ContextTooLong  prompt and output cannot fit               (INVALID_ARGUMENT, 400)
+    ├── ModelNotFound       no such model or checkpoint                (NOT_FOUND, 404)
+    ├── UnsupportedModel    the checkpoint cannot be served, and why   (FAILED_PRECONDITION, 400)
+    ├── Overloaded          queue or pool full, retry later            (RESOURCE_EXHAUSTED, 429)
+    ├── DeadlineExceeded    the deadline passed                        (DEADLINE_EXCEEDED, 504)
+    ├── Cancelled           the client went away or asked to stop      (CANCELLED, 499)
+    ├── Unavailable         a replica or pool is gone; retry           (UNAVAILABLE, 503)
+    │   ├── PeerLost        the peer of a transfer died or restarted   (UNAVAILABLE, 503)
+    │   ├── TensorGone      the peer lives, the tensor is gone         (UNAVAILABLE, 503)
+    │   └── CorruptTransfer a checksum or lease did not hold           (UNAVAILABLE, 503)
+    ├── ConfigError         a manifest or setting is wrong; says where (FAILED_PRECONDITION)
+    └── InternalError       a bug or a broken invariant                (INTERNAL, 500)
 
 One interceptor (`redserve.wire.interceptors`) maps the tree to gRPC codes with
 `google.rpc.Status` details; one handler in the router maps it to HTTP.
