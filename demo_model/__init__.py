@@ -1,0 +1,1 @@
+"""The demo model: a very small vision-language model, its pictures, training and scoring."""
