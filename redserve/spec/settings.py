@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, ValidationError
@@ -51,9 +53,7 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             prefix = str(cls.model_config.get("env_prefix", ""))
             name = f"{prefix}{'_'.join(str(part) for part in first['loc'])}".upper()
-            raise ConfigError(
-                f"{first['msg']} (got {first.get('input')!r})", field=name
-            ) from None
+            raise ConfigError(f"{first['msg']} (got {first.get('input')!r})", field=name) from None
 
 
 class ProcessSettings(Settings):
@@ -70,6 +70,8 @@ class ProcessSettings(Settings):
         metrics_port: Where `/metrics` listens (same host); 0 takes a free one.
         num_threads: Compute threads; the sum over processes must not exceed the cores.
         drain_timeout_s: Longest wait for running streams after SIGTERM, seconds.
+        log_level: Least important log lines that are written.
+        log_format: "text" for people, "json" for machines.
     """
 
     name: str = ""
@@ -218,3 +220,19 @@ def compute_environment(num_threads: int) -> dict[str, str]:
         "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def runtime_directory() -> Path:
+    """Where a running service of this user leaves word of itself; not made yet."""
+    chosen = os.environ.get("XDG_RUNTIME_DIR", "")
+    if chosen:
+        return Path(chosen) / "redserve"
+    return Path(tempfile.gettempdir()) / f"redserve-{os.getuid()}"
+
+
+def visible_devices() -> tuple[str, ...] | None:
+    """The CUDA devices that the environment leaves visible; None when it does not say."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return None
+    return tuple(part.strip() for part in listed.split(",") if part.strip() not in ("", "-1"))

@@ -1,0 +1,107 @@
+"""`spec.slos` and `spec.monitoring`: what is promised and how it is watched."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from redserve.spec.base import AutoSwitch, Rule, Spec
+
+_PERCENT = r"^[0-9]{1,2}(\.[0-9]{1,3})?$"
+
+
+def _as_text(raw: object) -> object:
+    if isinstance(raw, float):
+        raise PydanticCustomError("percent", f'quote fractions: write "{raw}"')
+    return str(raw) if isinstance(raw, int) and not isinstance(raw, bool) else raw
+
+
+def _percent(text: str) -> str:
+    if re.match(_PERCENT, text) is None or float(text) == 0:
+        raise PydanticCustomError("percent", 'must be above 0 and below 100, such as 99 or "99.9"')
+    return text
+
+
+Percent = Annotated[
+    str,
+    AfterValidator(_percent),
+    BeforeValidator(_as_text),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "pattern": _PERCENT,
+        }
+    ),
+]
+"""A share below one hundred, kept as text so that 99.9 stays 99.9."""
+
+
+class ServiceLevelObjective(Spec):
+    """A promise: this share of events is good over the window."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "thresholdMilliseconds is required for latency indicators",
+            lambda self: (
+                self.indicator == "Availability" or self.threshold_milliseconds is not None
+            ),
+            cel="self.indicator == 'Availability' || has(self.thresholdMilliseconds)",
+            field="thresholdMilliseconds",
+        ),
+    )
+
+    name: str = Field(
+        min_length=1,
+        max_length=63,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        description="Name in metrics and alerts.",
+    )
+    indicator: Literal[
+        "TimeToFirstToken",
+        "TimePerOutputToken",
+        "EncodeLatency",
+        "RequestLatency",
+        "Availability",
+    ] = Field(description="What is measured.")
+    threshold_milliseconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=86_400_000,
+        description="An event at or below it is good, milliseconds; not for Availability.",
+    )
+    objective_percent: Percent = Field(
+        default="99", description='Share of good events, percent; quote fractions ("99.9").'
+    )
+    window_days: int = Field(default=28, ge=1, le=90, description="Length of the window, days.")
+
+
+class Tracing(Spec):
+    """Where spans go."""
+
+    otlp_endpoint: str = Field(
+        min_length=1, max_length=512, description="OTLP receiver, http(s)://host:port."
+    )
+    sampling_percent: int = Field(
+        default=1, ge=0, le=100, description="Share of requests that are traced, percent."
+    )
+
+
+class Monitoring(Spec):
+    """What the operator sets up for Prometheus and Grafana, and how processes log."""
+
+    pod_monitor: AutoSwitch = Field(
+        default="Auto", description="PodMonitor; Auto makes one where the kind is served."
+    )
+    rules: AutoSwitch = Field(default="Auto", description="PrometheusRule made from the SLOs.")
+    dashboard: AutoSwitch = Field(default="Auto", description="Grafana dashboard as a ConfigMap.")
+    tracing: Tracing | None = Field(default=None, description="Where spans go; off if not set.")
+    log_level: Literal["Debug", "Info", "Warning", "Error"] = Field(
+        default="Info", description="Least important log lines that are written."
+    )
+    log_format: Literal["Auto", "Text", "JSON"] = Field(
+        default="Auto", description="Auto is Text under `redserve up` and JSON in a cluster."
+    )

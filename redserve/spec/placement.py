@@ -1,0 +1,72 @@
+"""Where the processes of a service run: what a manifest does not say and a place decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["router", "encoder", "llm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One process, or several that are alike (the replicas of a pod template).
+
+    Attributes:
+        name: Name in logs, metrics and timelines; empty when each replica has its own.
+        address: host:port by which the other processes of the service reach it. Many replicas
+            share a name that resolves to all of them.
+        grpc_host: Address to listen on.
+        grpc_port: Port to listen on.
+        advertise_address: host:port that it tells its peers; empty when each replica finds its own.
+        metrics_port: Port of `/metrics`; 0 takes a free one.
+        num_threads: Compute threads.
+        device: Concrete device ("cpu", "cuda:1"); empty leaves the manifest's word.
+        replicas: How many processes this stands for.
+    """
+
+    name: str
+    address: str
+    grpc_host: str
+    grpc_port: int
+    advertise_address: str = ""
+    metrics_port: int = 0
+    num_threads: int = 1
+    device: str = ""
+    replicas: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RouterPlace:
+    """A router with its HTTP listener.
+
+    Attributes:
+        place: Where gRPC is.
+        http_host: Address that HTTP listens on.
+        http_port: Port that HTTP listens on.
+    """
+
+    place: Place
+    http_host: str
+    http_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Every process of a service.
+
+    Attributes:
+        router: The router.
+        encoders: The encoders; one entry each here, one entry in all in a cluster.
+        llms: The LLM engines, likewise.
+        model_uri: Where processes load the checkpoint from (resolved); empty takes the manifest's.
+        model_cache_dir: Where downloads go; empty is the hub client's own.
+        log_format: What `Auto` means here.
+    """
+
+    router: RouterPlace
+    encoders: tuple[Place, ...]
+    llms: tuple[Place, ...]
+    model_uri: str = ""
+    model_cache_dir: str = ""
+    log_format: Literal["text", "json"] = "text"

@@ -1,0 +1,102 @@
+"""The RedService: one source for manifests, the CustomResourceDefinition and `redserve up`."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from redserve.spec.base import Lax, Rule, Spec, Switch, unique_by
+from redserve.spec.encoder import EncoderSpec
+from redserve.spec.llm import LLMSpec
+from redserve.spec.model import ModelSpec
+from redserve.spec.observe import Monitoring, ServiceLevelObjective
+from redserve.spec.router import RouterSpec
+from redserve.spec.transport import TransportSpec
+
+GROUP = "redserve.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "RedService"
+
+
+class Metadata(Spec):
+    """What Kubernetes needs to know of any object."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=40,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        description="Name of the service: lower-case letters, digits and '-'. Names of what is "
+        "made for it are derived from it.",
+    )
+    namespace: str | None = Field(
+        default=None, min_length=1, max_length=63, description="Namespace in the cluster."
+    )
+    labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=dict, max_length=64, description="Labels."
+    )
+    annotations: dict[str, str] = Field(
+        default_factory=dict, max_length=64, description="Annotations."
+    )
+
+
+class EngineSpec(Spec):
+    """Which software runs the model."""
+
+    name: Literal["Builtin", "VLLM", "SGLang"] = Field(default="Builtin", description="The engine.")
+
+
+class RedServiceSpec(Spec):
+    """Everything about a service."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "slos names one twice",
+            lambda self: unique_by(lambda slo: slo.name, self.slos),
+            field="slos",
+        ),
+    )
+
+    model: ModelSpec = Field(description="The checkpoint.")
+    engine: EngineSpec = Field(default=EngineSpec(), description="Which software runs it.")
+    encoder: EncoderSpec = Field(description="The pool that turns pictures into embeddings.")
+    llm: LLMSpec = Field(description="The pool that prefills and decodes.")
+    router: RouterSpec = Field(default=RouterSpec(), description="The door to the service.")
+    transport: TransportSpec = Field(
+        default=TransportSpec(), description="How embeddings travel from encoders to engines."
+    )
+    slos: Annotated[tuple[ServiceLevelObjective, ...], Lax] = Field(
+        default=(), max_length=8, description="What is promised."
+    )
+    monitoring: Monitoring = Field(default=Monitoring(), description="How it is watched.")
+    network_policy: Switch = Field(
+        default="Enabled", description="Let only those who need it reach the pods."
+    )
+    service_account_name: str | None = Field(
+        default=None, min_length=1, max_length=253, description="ServiceAccount of the pods."
+    )
+    reconcile: Literal["Active", "Paused", "Stopped"] = Field(
+        default="Active",
+        description="Paused freezes the operator for this object; Stopped also scales all pools "
+        "to zero.",
+    )
+
+
+class RedService(Spec):
+    """Serves one large multimodal model from an encoder pool and an LLM pool behind a router."""
+
+    api_version: Literal["redserve.dev/v1alpha1"] = Field(description="Group and version.")
+    kind: Literal["RedService"] = Field(description="Kind of object.")
+    metadata: Metadata = Field(description="Name and labels.")
+    spec: RedServiceSpec = Field(description="Everything about the service.")
+
+    @property
+    def name(self) -> str:
+        """Name of the service."""
+        return self.metadata.name
+
+    @property
+    def model_name(self) -> str:
+        """Name under which the model is served."""
+        return self.spec.model.name or self.metadata.name
