@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from redserve.modeling.families import Collation
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from redserve.modeling.families import Collation
 
 MAX_PADDED_CELLS = 2**21
 """Pixels (height times width, padded) that share one Pixtral forward.

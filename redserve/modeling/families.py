@@ -74,7 +74,7 @@ FAMILIES: dict[str, Family] = {family.model_type: family for family in _FAMILIES
 REFUSED: dict[str, str] = {
     "paligemma": "it is a prefix-LM: every prompt token attends to the last image, so no token can "
     "be prefilled before all images are encoded",
-    "mllama": "its images enter through cross-attention states, not as embedding rows of the prompt",
+    "mllama": "its images enter through cross-attention, not as embedding rows of the prompt",
     "lfm2_vl": "its convolution layers keep state beside the KV cache",
     "qwen3_5": "its linear-attention layers keep recurrent state beside the KV cache",
     "qwen3_5_moe": "its linear-attention layers keep recurrent state beside the KV cache",
@@ -131,7 +131,7 @@ def family_of(path_or_config: Path | dict[str, Any]) -> Family:
 
 
 def typed_config(config: dict[str, Any]) -> PreTrainedConfig:
-    """transformers' config object of a supported family: fills the defaults that files omit.
+    """The transformers config object of a supported family: fills the defaults that files omit.
 
     Raises:
         UnsupportedModel: transformers rejects the values.

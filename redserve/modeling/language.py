@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
+from transformers.utils import ModelOutput
 
 from redserve.errors import InternalError, UnsupportedModel
 from redserve.modeling.families import Family, image_token_id
 from redserve.modeling.vision import parameter_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,17 @@ class KVLayer:
     sliding_window: int | None
 
 
-class ImageRows(BaseModelOutputWithPooling):
-    """Embedding rows in the form that `mm_encoder_outputs` takes; see `LanguagePart.image_rows`."""
+@dataclass
+class ImageRows(ModelOutput):  # type: ignore[misc]  # Any to mypy
+    """Embedding rows as the forward of every family reads them; see `LanguagePart.image_rows`.
+
+    Attributes:
+        pooler_output: One tensor [1, n, hidden], or a list of one [n, hidden].
+        deepstack_features: The same once more per deepstack layer, or None.
+    """
+
+    pooler_output: Tensor | list[Tensor] | None = None
+    deepstack_features: list[Tensor | list[Tensor]] | None = None
 
 
 class LanguagePart:
@@ -56,13 +66,13 @@ class LanguagePart:
 
     def __init__(self, model: PreTrainedModel, family: Family) -> None:
         text = model.config.get_text_config()
-        self.model = model
+        self.model: Any = model
         self.family = family
         self.device = model.device
         self.dtype = model.dtype
         self.kv_layers = kv_layers(model)
         self.hidden_size = int(text.hidden_size)
-        self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
+        self.vocab_size = int(self.model.get_output_embeddings().weight.shape[0])
         self.max_positions = int(text.max_position_embeddings)
         self.image_token_id = image_token_id(model.config)
         self.eos_token_ids = _eos_token_ids(model)
@@ -87,16 +97,14 @@ class LanguagePart:
             raise InternalError(
                 f"rows of shape {tuple(rows.shape)} for {1 + self.num_deepstack} layers"
             )
-        output = ImageRows(pooler_output=self._contain(rows[0]))
-        if self.num_deepstack:
-            output["deepstack_features"] = [self._contain(layer) for layer in rows[1:]]
-        return {"image": output}
+        deepstack = [self._contain(layer) for layer in rows[1:]]
+        return {"image": ImageRows(self._contain(rows[0]), deepstack or None)}
 
     def _contain(self, layer: Tensor) -> Tensor | list[Tensor]:
         return layer[None] if self.family.container == "tensor" else [layer]
 
 
-def kv_layers(model: PreTrainedModel) -> tuple[KVLayer, ...]:
+def kv_layers(model: Any) -> tuple[KVLayer, ...]:
     """The KV layout of a decoder, read off its attention modules.
 
     Raises:
@@ -128,7 +136,7 @@ def kv_layers(model: PreTrainedModel) -> tuple[KVLayer, ...]:
     return tuple(layers)
 
 
-def _sliding_window(module: nn.Module, config: object) -> int | None:
+def _sliding_window(module: Any, config: object) -> int | None:
     if hasattr(module, "sliding_window"):
         window = module.sliding_window
     elif getattr(config, "layer_types", None) is None:
@@ -139,7 +147,7 @@ def _sliding_window(module: nn.Module, config: object) -> int | None:
     return int(window) if isinstance(window, int) and window > 0 else None
 
 
-def _eos_token_ids(model: PreTrainedModel) -> tuple[int, ...]:
+def _eos_token_ids(model: Any) -> tuple[int, ...]:
     """As `generate` sees it: generation_config.json, or the config where there is none."""
     configs: list[object] = [model.config, model.config.get_text_config()]
     if model.generation_config is not None:

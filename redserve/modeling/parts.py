@@ -11,19 +11,21 @@ takes it for foreign code and skips the renames between checkpoint keys and modu
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, PreTrainedModel
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils import logging as hf_logging
 
 from redserve.errors import UnsupportedModel
 from redserve.modeling.families import Family, family_of, read_config, typed_config
 from redserve.modeling.language import LanguagePart
 from redserve.modeling.vision import VisionPart
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -64,8 +66,8 @@ def load_language(
 
 
 def _load(
-    path: Path, prune: Callable[[PreTrainedModel], None], device: torch.device, dtype: DtypeName
-) -> tuple[PreTrainedModel, Family]:
+    path: Path, prune: Callable[[Any], None], device: torch.device, dtype: DtypeName
+) -> tuple[Any, Family]:
     raw_config = read_config(path)
     family = family_of(raw_config)
     config = typed_config(raw_config)
@@ -88,23 +90,19 @@ def _load(
     return model.to(device).eval().requires_grad_(False), family
 
 
-def _pruned(
-    cls: type[PreTrainedModel], prune: Callable[[PreTrainedModel], None]
-) -> type[PreTrainedModel]:
-    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+def _pruned(cls: Any, prune: Callable[[Any], None]) -> Any:
+    def construct(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         cls.__init__(self, config, *args, **kwargs)
         prune(self)
 
-    return type(cls.__name__, (cls,), {"__init__": __init__, "__module__": cls.__module__})
+    return type(cls.__name__, (cls,), {"__init__": construct, "__module__": cls.__module__})
 
 
-def _quiet_load(
-    cls: type[PreTrainedModel], path: Path, dtype: torch.dtype | str
-) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _quiet_load(cls: Any, path: Path, dtype: torch.dtype | str) -> tuple[Any, dict[str, Any]]:
     # The load report lists every key of the other half. Quiet the library's root logger, not the
     # module's: an explicit level on the latter switches on other reports.
     level = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
+    hf_logging.set_verbosity(hf_logging.ERROR)
     try:
         model, info = cls.from_pretrained(
             path,
@@ -118,7 +116,7 @@ def _quiet_load(
     return model, info
 
 
-def _decoder_of(model: PreTrainedModel) -> tuple[nn.Module, str]:
+def _decoder_of(model: Any) -> tuple[nn.Module, str]:
     """Parent and attribute name of the text decoder."""
     decoder = model.get_decoder()
     for parent in (model.base_model, model):
@@ -128,7 +126,7 @@ def _decoder_of(model: PreTrainedModel) -> tuple[nn.Module, str]:
     raise UnsupportedModel(f"{type(model).__name__} has no separable decoder")
 
 
-def _keep_vision(model: PreTrainedModel) -> None:
+def _keep_vision(model: Any) -> None:
     parent, name = _decoder_of(model)
     setattr(parent, name, None)
     if getattr(model, "lm_head", None) is not None:
@@ -137,7 +135,7 @@ def _keep_vision(model: PreTrainedModel) -> None:
     model.all_tied_weights_keys = {}
 
 
-def _keep_language(model: PreTrainedModel) -> None:
+def _keep_language(model: Any) -> None:
     parent, name = _decoder_of(model)
     # Bare parameters of the base model (image_newline, a few KiB) stay on both sides: the
     # initialisation code of their families touches them by name.

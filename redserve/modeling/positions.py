@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from redserve.errors import InternalError
-from redserve.modeling.language import LanguagePart
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redserve.modeling.language import LanguagePart
 
 
 def prompt_positions(

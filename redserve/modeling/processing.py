@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from transformers.processing_utils import ProcessorMixin
 
 from redserve.domain.item import ItemMetadata
 from redserve.errors import InvalidArgument, UnsupportedModel
@@ -17,14 +16,21 @@ from redserve.modeling.families import Family, family_of, image_token_id, read_c
 from redserve.modeling.images import decode_image, image_size
 from redserve.modeling.processors import load_processor
 from redserve.modeling.prompt import load_tokenizer
+from redserve.modeling.sizing import numbers_for_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from torch import Tensor
 
 __all__ = ["ItemProcessor", "ProcessedItem", "decode_image", "image_size"]
 
 PIXEL_KEYS = ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask")
 """What vision sides take; other outputs of image processors only serve the prompt."""
+
+MIN_EDGE = 4
+"""Shortest edge in pixels; image processors take edges of 1 or 3 for the colour channels."""
 
 _MEMO_SIZE = 4096
 
@@ -54,7 +60,7 @@ class ItemProcessor:
         image_token_ids: Ids whose positions receive embedding rows.
     """
 
-    def __init__(self, processor: ProcessorMixin, family: Family, row_token_id: int) -> None:
+    def __init__(self, processor: Any, family: Family, row_token_id: int) -> None:
         self._processor = processor
         self.family = family
         self.image_token_ids: tuple[int, ...] = (row_token_id,)
@@ -65,6 +71,7 @@ class ItemProcessor:
                 f"the processor replaces {processor.image_token!r}, but config.json and family "
                 f"{family.model_type} say {self.placeholder!r}"
             )
+        self._images_kwargs = {form: _images_kwargs(processor, form) for form in ("np", "pt")}
         self._memo: OrderedDict[tuple[int, int], ItemMetadata] = OrderedDict()
         self._memo_lock = threading.Lock()
 
@@ -94,9 +101,10 @@ class ItemProcessor:
         return ProcessedItem(metadata, pixels)
 
     def metadata_for_size(self, height: int, width: int) -> ItemMetadata:
-        """Metadata of any picture of this size, without its pixels and without torch.
+        """Metadata of any upright picture of this size, without its pixels and without torch.
 
-        The first question about a size preprocesses a blank picture; later ones are looked up.
+        Microseconds where `redserve.modeling.sizing` has a rule; else a blank picture of the size
+        is preprocessed once and remembered.
 
         Raises:
             InvalidArgument: The family refuses the size.
@@ -107,29 +115,32 @@ class ItemProcessor:
             if known is not None:
                 self._memo.move_to_end(size)
                 return known
-        data, replacement = self._run(Image.new("RGB", (width, height), (90, 140, 30)), "np")
-        metadata = self._metadata(data, replacement)
+        kwargs = self._images_kwargs["np"]
+        with _sizes_refused(height, width):
+            numbers = numbers_for_size(self._processor, height, width, kwargs)
+            if numbers is not None:
+                replacement = self._processor.replace_image_token(numbers, 0, **kwargs)
+            else:
+                numbers, replacement = self._run(Image.new("RGB", (width, height)), "np")
+        metadata = self._metadata(numbers, replacement)
         self._remember(size, metadata)
         return metadata
 
     def _run(self, image: Image.Image, tensors: str) -> tuple[Any, str]:
-        kwargs = self._processor._merge_kwargs(
-            tokenizer_init_kwargs=self._processor.tokenizer.init_kwargs, return_tensors=tensors
-        )["images_kwargs"]
-        try:
+        with _sizes_refused(image.height, image.width):
             # Nested as a batch of one sample with one image, the form all families take.
-            data, replacements = self._processor._process_images([[image]], **kwargs)
-        except (ValueError, ZeroDivisionError) as error:
-            raise InvalidArgument(
-                f"the model takes no picture of {image.width}x{image.height}: {error}",
-                field="image",
-            ) from error
+            data, replacements = self._processor._process_images(
+                [[image]], **self._images_kwargs[tensors]
+            )
         return data, replacements[0]
 
     def _metadata(self, data: Any, replacement: str) -> ItemMetadata:
         grid = data.get("image_grid_thw")
+        num_rows = replacement.count(self._row_token)
+        if num_rows == 0:
+            raise InvalidArgument("the picture is so narrow that no row is left", field="image")
         return ItemMetadata(
-            num_rows=replacement.count(self._row_token),
+            num_rows=num_rows,
             grid=() if grid is None else tuple(int(edge) for edge in grid[0]),
             replacement_text=replacement,
         )
@@ -140,3 +151,28 @@ class ItemProcessor:
             self._memo.move_to_end(size)
             if len(self._memo) > _MEMO_SIZE:
                 self._memo.popitem(last=False)
+
+
+def _images_kwargs(processor: Any, tensors: str) -> dict[str, Any]:
+    """What the processor's own call would pass on to its image processor."""
+    merged = processor._merge_kwargs(
+        tokenizer_init_kwargs=processor.tokenizer.init_kwargs, return_tensors=tensors
+    )
+    kwargs: dict[str, Any] = merged["images_kwargs"]
+    return kwargs
+
+
+@contextmanager
+def _sizes_refused(height: int, width: int) -> Iterator[None]:
+    """Image processors refuse sizes with ValueError, or divide by an edge that became zero."""
+    if min(height, width) < MIN_EDGE:
+        raise InvalidArgument(
+            f"a picture of {width}x{height} is too narrow: each edge needs {MIN_EDGE} pixels",
+            field="image",
+        )
+    try:
+        yield
+    except (ValueError, ZeroDivisionError) as error:
+        raise InvalidArgument(
+            f"the model takes no picture of {width}x{height}: {error}", field="image"
+        ) from error

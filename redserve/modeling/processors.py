@@ -10,8 +10,7 @@ Guard against upgrades: tests compare prompt ids and pixels with the real proces
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoImageProcessor, PreTrainedTokenizerBase
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
@@ -19,8 +18,11 @@ from transformers.processing_utils import ProcessorMixin
 
 from redserve.errors import ModelNotFound, UnsupportedModel
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-class PixtralImages(ProcessorMixin):  # type: ignore[misc]
+
+class PixtralImages(ProcessorMixin):  # type: ignore[misc]  # Any to mypy
     """Placeholder expansion of the Pixtral vision tower: rows of patches with breaks between."""
 
     def __init__(
@@ -54,7 +56,7 @@ class PixtralImages(ProcessorMixin):  # type: ignore[misc]
         return self.image_break_token.join([line] * (height // self.cell)) + self.image_end_token
 
 
-class SmolVLMImages(ProcessorMixin):  # type: ignore[misc]
+class SmolVLMImages(ProcessorMixin):  # type: ignore[misc]  # Any to mypy
     """Placeholder expansion of SmolVLM: a line of tiles per row, then the whole picture."""
 
     images_kwargs = {"return_row_col_info": True}  # noqa: RUF012  (ProcessorMixin's own form)

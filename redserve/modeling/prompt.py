@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -21,6 +21,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from redserve.domain.item import Span
 from redserve.errors import InvalidArgument, ModelNotFound, UnsupportedModel
 from redserve.modeling.families import Family, family_of, image_token_id, read_config, typed_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Message = Mapping[str, Any]
 """`role` and `content`: a string, or parts {"type": "text", "text": ...} and {"type": "image"}."""
@@ -34,7 +37,7 @@ class ExpandedPrompt(NamedTuple):
 
 
 class PromptRenderer:
-    """The text half of a checkpoint's processor.
+    """The text half of a checkpoint's processor; safe to call from several threads.
 
     Attributes:
         tokenizer: The checkpoint's tokenizer; also detokenizes what is generated.
@@ -63,6 +66,8 @@ class PromptRenderer:
             reserved.add(_token_text(tokenizer, video_token_id))
         self._reserved = tuple(sorted(reserved))
         self._chat_template = chat_template
+        # The Rust tokenizer refuses a second caller while one changes its padding state.
+        self._tokenizer_lock = threading.Lock()
         self._text_as_parts = _accepts_parts(self) if chat_template is not None else True
 
     @classmethod
@@ -180,7 +185,8 @@ class PromptRenderer:
         # As ProcessorMixin.apply_chat_template: a template that writes BOS itself gets no second.
         bos = self.tokenizer.bos_token
         has_bos = bool(bos) and starts_like.startswith(bos)
-        encoded = self.tokenizer(text, add_special_tokens=not has_bos)
+        with self._tokenizer_lock:
+            encoded = self.tokenizer(text, add_special_tokens=not has_bos)
         return [int(token_id) for token_id in encoded["input_ids"]]
 
     def _check_message(self, message: Message, field: str) -> int:
@@ -289,6 +295,7 @@ def _accepts_parts(renderer: PromptRenderer) -> bool:
         )
     except (TemplateError, TypeError, ValueError, KeyError):
         return False
+    text = str(text)
     return all(word in text for word in words) and re.search(r"'type'|\"type\"", text) is None
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from redserve.errors import InternalError
 from redserve.modeling.collation import collate
-from redserve.modeling.families import Family
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from redserve.modeling.families import Family
 
 PixelInputs = Mapping[str, Tensor]
 """Arguments of the vision side for one item (`ProcessedItem.pixels`)."""
@@ -47,7 +50,7 @@ class VisionPart:
     """
 
     def __init__(self, model: PreTrainedModel, family: Family) -> None:
-        self._model = model
+        self._model: Any = model
         self.family = family
         self.device = model.device
         self.dtype = model.dtype
@@ -74,7 +77,7 @@ class VisionPart:
             )
             layers = self._layers(output)
             counts = _split(output.pooler_output, group.weights)
-            for index, rows in zip(group.indexes, layers.split(counts, dim=1), strict=True):
+            for index, rows in zip(group.indexes, torch.split(layers, counts, 1), strict=True):
                 results[index] = ItemEmbedding(rows.contiguous().clone())
         return [results[index] for index in range(len(items))]
 
