@@ -178,6 +178,9 @@ class RouterSettings(ProcessSettings):
         url_allow_private: Fetch from loopback and private addresses too; for tests and closed nets.
         url_timeout_s: Longest fetch of one image, seconds.
         num_timelines: Finished timelines that are kept for `redserve trace`.
+        encoder_grace_s: How long a request waits while no encoder serves, seconds; its deadline
+            may end it earlier.
+        llm_grace_s: How long a request waits while no LLM replica serves, seconds.
     """
 
     model_config = SettingsConfigDict(env_prefix="REDSERVE_ROUTER_", frozen=True, extra="ignore")
@@ -199,6 +202,8 @@ class RouterSettings(ProcessSettings):
     url_allow_private: bool = False
     url_timeout_s: float = Field(10.0, gt=0)
     num_timelines: int = Field(256, ge=1)
+    encoder_grace_s: float = Field(60.0, ge=0)
+    llm_grace_s: float = Field(0.0, ge=0)
 
 
 def base_environment(overrides: Mapping[str, str]) -> dict[str, str]:
