@@ -108,9 +108,19 @@ class Producer(Protocol):
         ...
 
     async def prepare(self, tensor_key: str, consumer: str, timeout_s: float) -> Descriptor:
-        """Lease a tensor. Raises PeerLost, or ModelNotFound's sibling when the key is gone."""
+        """Lease a tensor.
+
+        Raises:
+            TensorGone: The producer lives but does not have it (any more).
+            PeerLost: The producer cannot be reached.
+            DeadlineExceeded: No answer within `timeout_s` seconds.
+        """
         ...
 
     async def release(self, lease_id: int, *, consumed: bool, timeout_s: float) -> bool:
         """End a lease; False when it had expired, so that what was read may be garbage."""
+        ...
+
+    async def close(self) -> None:
+        """Hang up; idempotent."""
         ...

@@ -43,7 +43,7 @@ class _Extent:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
     """Somebody who waits for room, on an event loop."""
 
@@ -176,11 +176,13 @@ class Pool:
             return region
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(waiter.room)
+                return await waiter.room
         except TimeoutError:
+            self._give_up(waiter)
             raise self._no_room(num_bytes) from None
-        finally:
-            self._forget(waiter)
+        except asyncio.CancelledError:
+            self._give_up(waiter)
+            raise
 
     def on_change(self, callback: Callable[[int, int], None]) -> None:
         """Call `callback(used_bytes, free_bytes)` after changes, in whichever thread made them."""
@@ -248,12 +250,14 @@ class Pool:
             except RuntimeError:  # its loop is closed
                 self._give_back(region)
 
-    def _forget(self, waiter: _Waiter) -> None:
-        """The waiter has gone: nobody may be served in its name any more."""
+    def _give_up(self, waiter: _Waiter) -> None:
+        """The waiter has gone; what was or will be handed to it goes back."""
         with self._lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
                 self._serve_waiters()  # the next in line may want less
+        if waiter.room.done() and not waiter.room.cancelled():
+            waiter.room.result().free()  # served in the very moment of giving up
         waiter.room.cancel()
 
     def _free(self, region: Region) -> None:
