@@ -5,7 +5,9 @@ simulator with a cost model and virtual time, the tests with nothing at all.
 """
 
 from redserve.scheduling.config import Admission, SchedulerConfig, SchedulerStats
+from redserve.scheduling.cost_model import CostModel, StepFeatures
 from redserve.scheduling.embedding_tracker import EmbeddingTracker
+from redserve.scheduling.encoder_batcher import BatchLimit, EncodeJob, EncoderBatcher, EncodeTask
 from redserve.scheduling.events import (
     Event,
     Finished,
@@ -17,11 +19,17 @@ from redserve.scheduling.events import (
 from redserve.scheduling.micro_batch import MicroBatch, Outcome, RowSlice, ScheduledChunk
 from redserve.scheduling.scheduler import Scheduler
 from redserve.scheduling.sequence import Phase
-from redserve.scheduling.token_budget import FixedBudget, TokenBudget
+from redserve.scheduling.token_budget import CostModelBudget, FixedBudget, TokenBudget
 
 __all__ = [
     "Admission",
+    "BatchLimit",
+    "CostModel",
+    "CostModelBudget",
     "EmbeddingTracker",
+    "EncodeJob",
+    "EncodeTask",
+    "EncoderBatcher",
     "Event",
     "Finished",
     "FixedBudget",
@@ -37,5 +45,6 @@ __all__ = [
     "Scheduler",
     "SchedulerConfig",
     "SchedulerStats",
+    "StepFeatures",
     "TokenBudget",
 ]
