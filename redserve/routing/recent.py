@@ -32,6 +32,14 @@ class RecentContents:
         """The replica restarted: its caches are empty."""
         self._entries.clear()
 
+    def discard(self, entry: bytes) -> None:
+        """The replica does not have it after all."""
+        self._entries.pop(entry, None)
+
+    def known(self, entries: Iterable[bytes]) -> frozenset[bytes]:
+        """Those of `entries` that are remembered; cheaper than `contents` for a few."""
+        return frozenset(entry for entry in entries if entry in self._entries)
+
     def contents(self) -> frozenset[bytes]:
         """What is remembered now."""
         return frozenset(self._entries)
