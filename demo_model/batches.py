@@ -31,6 +31,7 @@ TRAINING_WEIGHTS = {
 }
 """Kinds of all turns but the last, which mostly asks for a description of everything."""
 
+_MAX_SINGLE_QUESTIONS = 6
 _CANVASES_PX = (96, 128, 192, 256)
 
 
@@ -108,29 +109,36 @@ def prepare_pool(num_pictures: int, seeds: range, rng: random.Random) -> Pool:
     return Pool(by_family, pixels.view(num_pictures, config.GRID_PATCHES**2, -1))
 
 
-def random_conversation(
-    rng: random.Random, pool: Pool, num_images: int, max_turns: int = 4
-) -> Conversation:
-    """Questions in turns about ``num_images`` pictures; the last one is mostly about all."""
+def random_conversation(rng: random.Random, pool: Pool, num_images: int) -> Conversation:
+    """Questions in turns about ``num_images`` pictures.
+
+    Most conversations ask several single questions, which is cheap beside the pictures, and end
+    with a description of everything; some ask for the description at once, and some show a part
+    of the pictures only in the second turn.
+    """
     chosen = pool.sample(rng, num_images)
     scenes = [scene for _, scene in chosen]
-    first = rng.randint(1, num_images - 1) if num_images > 1 and rng.random() < 0.15 else num_images
+    ends_with_all = rng.random() < 0.7
+    at_once = ends_with_all and rng.random() < 0.25
+    num_single = 0 if at_once else min(_MAX_SINGLE_QUESTIONS, num_images + 1)
+    first = num_images
+    if num_single > 1 and num_images > 1 and rng.random() < 0.15:
+        first = rng.randint(1, num_images - 1)
     turns: list[tuple[int, Question]] = []
     asked: set[str] = set()
-    for turn in range(min(max_turns, num_images + 1)):
+    for turn in range(num_single):
         shown = scenes[:first] if turn == 0 else scenes
         question = questions.random_question(rng, shown, TRAINING_WEIGHTS)
-        added = first if turn == 0 else (num_images - first if turn == 1 else 0)
-        if question.text not in asked or added:
+        added = (first, num_images - first)[turn] if turn < 2 else 0
+        # A repeated text is a new question only where it brings new pictures.
+        if added or question.text not in asked:
             turns.append((added, question))
             asked.add(question.text)
-    if rng.random() < 0.7:
-        added = num_images - sum(count for count, _ in turns)
+    if ends_with_all:
         wording = rng.choice(questions.WORDINGS["all"])
-        turns.append((added, questions.ask("all", 0, scenes, wording)))
-    num_shown = sum(count for count, _ in turns)
-    images = tuple(index for index, _ in chosen[:num_shown])
-    return Conversation(images, tuple(turns), rng.random() < 0.15)
+        turns.append((num_images if at_once else 0, questions.ask("all", 0, scenes, wording)))
+    images = tuple(index for index, _ in chosen)
+    return Conversation(images, tuple(turns), with_system_prompt=rng.random() < 0.15)
 
 
 class Encoder:

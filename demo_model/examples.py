@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+from PIL import Image
 
 from demo_model import pictures, questions
 from demo_model.pictures import Scene
@@ -64,31 +65,52 @@ QUESTIONS = (
 )
 
 
-def entries() -> list[dict[str, object]]:
-    """The questions file's content: image files, question and the exact answer expected."""
-    listed: list[dict[str, object]] = []
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of ``questions.yaml``.
+
+    Attributes:
+        images: picture files, relative to the file.
+        question: what to ask about them.
+        answer: the exact answer.
+    """
+
+    images: tuple[str, ...]
+    question: str
+    answer: str
+
+    def open_images(self, folder: Path) -> list[Image.Image]:
+        """The pictures, read from below ``folder``."""
+        return [Image.open(folder / name).convert("RGB") for name in self.images]
+
+
+def entries() -> list[Entry]:
+    """The questions of the demonstration, in their order."""
+    listed = []
     for item in QUESTIONS:
-        scenes = [IMAGES[name] for name in item.images]
-        asked = questions.ask(item.kind, item.number - 1, scenes)
-        listed.append(
-            {
-                "images": [f"images/{name}.png" for name in item.images],
-                "question": asked.text,
-                "answer": asked.answer,
-            }
-        )
+        asked = questions.ask(item.kind, item.number - 1, [IMAGES[name] for name in item.images])
+        files = tuple(f"images/{name}.png" for name in item.images)
+        listed.append(Entry(files, asked.text, asked.answer))
     return listed
+
+
+def seeds() -> range:
+    """The seeds of ``IMAGES``, in their order."""
+    return pictures.HELD_OUT_SEEDS[: len(IMAGES)]
 
 
 def write_examples(folder: Path) -> None:
     """Write ``images/*.png`` and ``questions.yaml`` below ``folder``."""
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
-    for number, (name, scene) in enumerate(IMAGES.items()):
-        picture = pictures.draw(scene, pictures.HELD_OUT_SEEDS[number], IMAGE_PX)
-        picture.save(images / f"{name}.png", optimize=True)
-    text = yaml.safe_dump(entries(), sort_keys=False, width=100)
-    head = "# Questions of the demonstration, with the exact answers; paths are beside this file.\n"
+    for (name, scene), seed in zip(IMAGES.items(), seeds(), strict=True):
+        pictures.draw(scene, seed, IMAGE_PX).save(images / f"{name}.png", optimize=True)
+    plain = [
+        {"images": list(entry.images), "question": entry.question, "answer": entry.answer}
+        for entry in entries()
+    ]
+    head = "# Questions of the demonstration with their exact answers; paths start here.\n"
+    text = yaml.safe_dump(plain, sort_keys=False, width=100)
     folder.joinpath("questions.yaml").write_text(head + text, encoding="utf-8")
 
 

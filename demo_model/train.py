@@ -37,7 +37,7 @@ class Plan:
         other_rate: peak learning rate of AdamW, for everything else.
         warmup_steps: steps until the peak.
         single_until: share of the steps with one picture per prompt.
-        three_until: share of the steps with at most three.
+        all_from: share of the steps after which prompts have up to all eight.
     """
 
     num_steps: int = 4000
@@ -47,7 +47,7 @@ class Plan:
     other_rate: float = 1.5e-3
     warmup_steps: int = 100
     single_until: float = 0.08
-    three_until: float = 0.2
+    all_from: float = 0.45
 
     def rate_factor(self, step: int) -> float:
         """Multiplier of both learning rates: warm-up, then a cosine down to 2 %."""
@@ -55,11 +55,12 @@ class Plan:
         return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.num_steps)))
 
     def max_images(self, step: int) -> int:
-        """The curriculum: first learn to see one picture, then to point among several."""
+        """The curriculum: first learn to see one picture, then to point among more and more."""
         done = step / self.num_steps
         if done < self.single_until:
             return 1
-        return 3 if done < self.three_until else questions.MAX_IMAGES
+        grown = (done - self.single_until) / (self.all_from - self.single_until)
+        return min(questions.MAX_IMAGES, 2 + int(grown * (questions.MAX_IMAGES - 1)))
 
 
 def train(plan: Plan) -> Qwen2_5_VLForConditionalGeneration:
