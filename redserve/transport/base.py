@@ -80,7 +80,11 @@ class Transport(Protocol):
         ...
 
     def add_peer(self, peer: PeerInfo) -> None:
-        """Make `peer` known; idempotent. Raises PeerLost if it cannot be reached."""
+        """Make `peer` known; idempotent. Raises PeerLost if it cannot be reached.
+
+        Called on the event loop, so it must not block: a backend that has to connect does so on
+        its own thread and lets `pull` wait for it.
+        """
         ...
 
     def remove_peer(self, incarnation: str) -> None:

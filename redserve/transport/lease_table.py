@@ -54,7 +54,7 @@ class _Lease:
 
 def checksum_of(region: Region) -> int:
     """xxh3_64 over the bytes of a region."""
-    return xxhash.xxh3_64_intdigest(region.view)
+    return xxhash.xxh3_64_intdigest(region.memory)
 
 
 class LeaseTable:
@@ -85,7 +85,7 @@ class LeaseTable:
         self._lock = threading.Lock()
         self._offers: dict[str, _Offer] = {}
         self._leases: dict[int, _Lease] = {}  # by age: all live equally long
-        # From a random start: the lease ids of an earlier process at this address mean nothing here.
+        # From a random start: lease ids of an earlier process at this address mean nothing here.
         self._ids = itertools.count(secrets.randbits(62))
 
     def offer(

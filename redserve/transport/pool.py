@@ -71,6 +71,11 @@ class Region:
         return self._pool.buffer[self.offset : self.offset + self.num_bytes]
 
     @property
+    def memory(self) -> memoryview:
+        """The same bytes as a writable memoryview."""
+        return self.view.data
+
+    @property
     def freed(self) -> bool:
         """Whether the owner has freed it; the memory may still be held."""
         return self._freed
