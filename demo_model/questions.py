@@ -43,7 +43,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "count the {plural} in image {k}.",
     ),
     "where": ("where is the {things} in image {k}?",),
-    "which": ("which image shows {description}?", "which image has {description}?"),
+    "which": ("which image shows the {unique}?", "which image has the {unique}?"),
     "number": ("how many images are there?", "how many images do you see?"),
     "all": ("describe all images.", "describe the images.", "what is in the images?"),
 }
@@ -107,7 +107,8 @@ def targets(kind: str, scenes: Sequence[Scene]) -> list[int]:
     if kind == "where":
         return [k for k, scene in enumerate(scenes) if scene.place is not None]
     if kind == "which":
-        return [k for k, scene in enumerate(scenes) if scenes.count(scene) == 1]
+        things = [scene.thing for scene in scenes]
+        return [k for k, thing in enumerate(things) if things.count(thing) == 1]
     raise ValueError(f"unknown question kind {kind!r}; the kinds are {', '.join(WORDINGS)}")
 
 
@@ -128,13 +129,15 @@ def ask(kind: str, target: int, scenes: Sequence[Scene], wording: str | None = N
         raise ValueError(f"cannot ask {kind!r} about picture {target}; possible: {possible}")
     scene = scenes[target]
     noun = "digit" if scene.is_digit else scene.thing
-    many = scene.count > 1
+    plural = PLURALS.get(noun, noun)
+    is_many = scene.count > 1
+    things = plural if is_many else noun
     text = (wording or WORDINGS[kind][0]).format(
         k=target + 1,
-        is_the="are the" if many else "is the",
-        things=PLURALS[noun] if many else noun,
-        plural=PLURALS.get(noun, noun),
-        description=describe(scene),
+        is_the="are the" if is_many else "is the",
+        things=things,
+        plural=plural,
+        unique=f"digit {scene.thing}" if scene.is_digit else things,
     )
     answers = {
         "what": describe(scene),

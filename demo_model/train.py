@@ -40,7 +40,7 @@ class Plan:
         all_from: share of the steps after which prompts have up to all eight.
     """
 
-    num_steps: int = 4000
+    num_steps: int = 3600
     num_pictures: int = 24_000
     seed: int = 0
     matrix_rate: float = 4e-3
