@@ -11,13 +11,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from redserve.wire.channel import open_channel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 RETRY_S: Final = 0.1
 """Pause between two attempts to reach a process that is still starting, seconds."""
 
 
-async def watch_serving(address: str, service: str = "readiness") -> AsyncIterator[bool]:
+async def watch_serving(address: str, service: str = "readiness") -> AsyncGenerator[bool, None]:
     """Whether `service` at `address` is serving: at once, and then whenever it changes.
 
     Never ends by itself: a process that cannot be reached is one that does not serve, and is

@@ -15,7 +15,7 @@ from redserve.wire.errors import from_rpc_error
 from redserve.wire.types import finish_reason_from_proto, timeline_from_proto, usage_from_proto
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
     from redserve.domain import FinishReason, Usage
     from redserve.telemetry.timeline import Timeline
@@ -119,7 +119,7 @@ class RouterClient:
         request_id: str = "",
         include_timeline: bool = False,
         timeout_s: float | None = None,
-    ) -> AsyncIterator[AnswerEvent]:
+    ) -> AsyncGenerator[AnswerEvent, None]:
         """Ask; the answer's events as they come. Closing the iterator cancels the request."""
         request = pb.GenerateRequest(
             model=model,

@@ -1,0 +1,1 @@
+"""The `redserve` command, one file per subcommand."""

@@ -1,0 +1,128 @@
+"""`redserve status`: what runs, and how loaded it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from redserve.cli.common import add_target
+from redserve.errors import RedServeError
+from redserve.local.state import find_service, running_services
+from redserve.spec.settings import runtime_directory
+from redserve.wire.router_client import RouterClient
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from redserve.cli.common import Subparsers
+    from redserve.local.state import ServiceState
+    from redserve.wire.router_client import ReplicaStatus
+
+_QUERY_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One service.
+
+    Attributes:
+        address: gRPC address of its router.
+        state: What its supervisor wrote; None for a router that was named by address.
+        replicas: What its router says.
+        error: Why the router says nothing; None when it does.
+    """
+
+    address: str
+    state: ServiceState | None
+    replicas: tuple[ReplicaStatus, ...]
+    error: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "grpc_address": self.address,
+            "service": self.state.to_dict() if self.state else None,
+            "replicas": [asdict(replica) for replica in self.replicas],
+            "router_error": self.error,
+        }
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = commands.add_parser("status", help="show processes, replicas and their load")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    add_target(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the state of one service, or of all that run here."""
+    if arguments.address is not None:
+        targets: list[tuple[str, ServiceState | None]] = [(arguments.address, None)]
+    else:
+        root = runtime_directory()
+        states = running_services(root)
+        if arguments.service is not None or not states:
+            states = (find_service(root, arguments.service),)
+        targets = [(state.grpc_address, state) for state in states]
+    reports = asyncio.run(_gather(targets))
+    if arguments.json:
+        print(json.dumps([report.to_dict() for report in reports], indent=1))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        for report in reports:
+            _show(report, console)
+    failed = any(report.error and report.state is None for report in reports)
+    return 1 if failed else 0
+
+
+async def _gather(targets: Sequence[tuple[str, ServiceState | None]]) -> list[Report]:
+    return list(await asyncio.gather(*(_ask(address, state) for address, state in targets)))
+
+
+async def _ask(address: str, state: ServiceState | None) -> Report:
+    try:
+        async with RouterClient(address) as client:
+            return Report(address, state, await client.replicas(_QUERY_TIMEOUT_S), None)
+    except RedServeError as error:
+        return Report(address, state, (), str(error))
+
+
+def _show(report: Report, console: Console) -> None:
+    replicas = {replica.address: replica for replica in report.replicas}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("PROCESS", "PHASE", "ADDRESS", "PID", "RESTARTS", "LOAD"):
+        table.add_column(column, no_wrap=True)
+    if report.state is not None:
+        state = report.state
+        console.print(f"[bold]{state.service}[/] is {state.phase} (manifest {state.manifest})")
+        console.print(f"gRPC {state.grpc_address}   HTTP {state.http_address or 'disabled'}")
+        for process in state.processes:
+            replica = replicas.pop(process.address, None)
+            table.add_row(
+                process.name,
+                process.phase,
+                process.address,
+                str(process.pid or "-"),
+                str(process.num_restarts),
+                _load(replica),
+            )
+    for replica in replicas.values():
+        phase = "serving" if replica.serving else "not serving"
+        table.add_row(replica.pool, phase, replica.address, "-", "-", _load(replica))
+    if table.row_count:
+        console.print(table)
+    if report.error is not None:
+        console.print(f"the router at {report.address} does not answer: {report.error}")
+
+
+def _load(replica: ReplicaStatus | None) -> str:
+    if replica is None:
+        return ""
+    return "  ".join(f"{name} {value:g}" for name, value in sorted(replica.load.items()))

@@ -1,0 +1,138 @@
+"""What of a manifest this machine cannot do: refused, or ignored with a word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redserve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redserve.spec.pool import PoolSpec
+    from redserve.spec.service import RedService, RedServiceSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A field that would change what the service is, and that cannot be kept here."""
+
+    field: str
+    why: str
+
+
+def check_runnable_here(service: RedService) -> tuple[str, ...]:
+    """Make sure that running `service` on this machine does not silently mean something else.
+
+    Returns:
+        Warnings: what is left out because only a cluster has it.
+
+    Raises:
+        ConfigError: The first field that cannot be kept, with the reason and the mend.
+    """
+    refusal = next(refusals(service.spec), None)
+    if refusal is not None:
+        raise ConfigError(refusal.why, field=refusal.field)
+    ignored = list(_cluster_fields(service.spec))
+    warnings = []
+    if ignored:
+        warnings.append(f"only a cluster has a use for {', '.join(ignored)}: left out here")
+    for name, pool in _pools(service.spec):
+        if pool.scaling is not None:
+            warnings.append(
+                f"spec.{name}.scaling: nothing scales here; {pool.num_replicas} replica(s) run"
+            )
+    return tuple(warnings)
+
+
+def refusals(spec: RedServiceSpec) -> Iterator[Refusal]:
+    """Everything that cannot be kept here, in the order of the manifest."""
+    yield from _model_refusals(spec)
+    for name, pool in _pools(spec):
+        yield from _pool_refusals(name, pool)
+    for name, parallelism in (
+        ("encoder", spec.encoder.parallelism),
+        ("llm", spec.llm.parallelism),
+    ):
+        if (parallelism.tensor, parallelism.pipeline) != (1, 1):
+            yield Refusal(
+                f"spec.{name}.parallelism",
+                "a replica runs on one device in this release; write more replicas instead",
+            )
+    if spec.encoder.modalities != ("Image",):
+        yield Refusal("spec.encoder.modalities", "only Image can be served in this release")
+    if spec.router.tls is not None:
+        yield Refusal(
+            "spec.router.tls",
+            "the Secret is in a cluster; remove it, and keep the router on 127.0.0.1",
+        )
+    if spec.router.num_replicas > 1:
+        yield Refusal("spec.router.replicas", "one machine has one address: write 1")
+    if spec.transport.type in ("RDMA", "TCP"):
+        yield Refusal(
+            "spec.transport.type",
+            f"{spec.transport.type} needs a data path that this release does not have yet; "
+            "write GRPC or Auto",
+        )
+    if spec.transport.type == "InProcess":
+        yield Refusal(
+            "spec.transport.type", "replicas are processes of their own; write GRPC or Auto"
+        )
+    if spec.transport.chunk_tokens is not None:
+        yield Refusal(
+            "spec.transport.chunkTokens", "an image travels whole in this release; remove it"
+        )
+    if spec.reconcile == "Stopped":
+        yield Refusal("spec.reconcile", "the manifest says Stopped; write Active to run it")
+
+
+def _model_refusals(spec: RedServiceSpec) -> Iterator[Refusal]:
+    if spec.model.scheme not in ("hf", "file"):
+        yield Refusal(
+            "spec.model.uri",
+            f"{spec.model.scheme}:// can be read in a cluster only; download the model and write "
+            "file:///folder, or hf://organisation/name",
+        )
+    if spec.engine.name != "Builtin":
+        yield Refusal("spec.engine.name", f"{spec.engine.name} does not run here; write Builtin")
+
+
+def _pool_refusals(name: str, pool: PoolSpec) -> Iterator[Refusal]:
+    if pool.num_replicas == 0:
+        yield Refusal(f"spec.{name}.replicas", "nothing would answer; write at least 1")
+    if pool.extra_args:
+        yield Refusal(
+            f"spec.{name}.extraArgs",
+            "the built-in engine takes no arguments; use the manifest's fields",
+        )
+    for index, variable in enumerate(pool.env):
+        if variable.value_from is not None:
+            yield Refusal(
+                f"spec.{name}.env[{index}].valueFrom",
+                f"there is no cluster to take {variable.name} from; write its value",
+            )
+
+
+def _pools(spec: RedServiceSpec) -> tuple[tuple[str, PoolSpec], ...]:
+    return (("encoder", spec.encoder), ("llm", spec.llm), ("router", spec.router))
+
+
+def _cluster_fields(spec: RedServiceSpec) -> Iterator[str]:
+    """Fields that the manifest sets and only a cluster has a use for."""
+    values: dict[str, object] = {
+        "serviceAccountName": spec.service_account_name,
+        "model.tokenSecretRef": spec.model.token_secret_ref,
+        "model.cache": spec.model.cache,
+        "transport.placement": spec.transport.placement,
+        "monitoring.tracing": spec.monitoring.tracing,
+    }
+    for name, pool in _pools(spec):
+        values[f"{name}.image"] = pool.image
+        values[f"{name}.podTemplate"] = pool.pod_template
+        values[f"{name}.sharedMemorySize"] = pool.shared_memory_size
+        resources = pool.resources
+        for resource in [*resources.limits, *resources.requests]:
+            if resource != "cpu":
+                values[f"{name}.resources[{resource}]"] = resource
+    yield from (f"spec.{field}" for field, value in values.items() if value is not None)

@@ -1,0 +1,72 @@
+"""What children write: every line into a file of bounded size and to whoever listens."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MAX_LINE_BYTES: Final = 16 * 1024
+"""Longer lines are broken here."""
+MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+"""A full file becomes the old one (`.1`), and a new one begins."""
+
+
+class OutputSink:
+    """Takes the bytes of one process over all its runs.
+
+    Args:
+        path: The log file; emptied now.
+        on_line: Called with each whole line, without its end.
+    """
+
+    def __init__(self, path: Path, on_line: Callable[[str], None]) -> None:
+        self._path = path
+        self._on_line = on_line
+        self._file = path.open("wb")
+        self._num_bytes = 0
+        self._rest = b""
+        self._last: deque[str] = deque(maxlen=20)
+
+    @property
+    def last_line(self) -> str:
+        """The last line that was not empty."""
+        return next((line.strip() for line in reversed(self._last) if line.strip()), "")
+
+    def feed(self, data: bytes) -> None:
+        """Take some bytes."""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        for line in whole:
+            self._emit(line)
+        while len(self._rest) > MAX_LINE_BYTES:
+            self._emit(self._rest[:MAX_LINE_BYTES])
+            self._rest = self._rest[MAX_LINE_BYTES:]
+
+    def end_of_run(self) -> None:
+        """The process ended: a line without an end is one too."""
+        if self._rest:
+            self._emit(self._rest)
+            self._rest = b""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _emit(self, line: bytes) -> None:
+        if self._num_bytes + len(line) > MAX_FILE_BYTES:
+            self._file.close()
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            self._file = self._path.open("wb")
+            self._num_bytes = 0
+        try:
+            self._file.write(line + b"\n")
+            self._file.flush()
+        except OSError as error:  # a full disk must not take the service down
+            self._on_line(f"(not in {self._path}: {error.strerror})")
+        self._num_bytes += len(line) + 1
+        text = line.decode("utf-8", errors="replace").rstrip("\r")
+        self._last.append(text)
+        self._on_line(text)

@@ -1,0 +1,168 @@
+"""From a manifest to the processes of this machine: places, ports, threads, devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redserve.errors import RedServeError
+from redserve.local.checks import check_runnable_here
+from redserve.local.devices import Need, Share, share
+from redserve.local.ports import LOOPBACK, Wish, free_ports, reachable, take
+from redserve.modeling import checkpoint
+from redserve.spec.placement import Place, Placement, RouterPlace
+from redserve.spec.workloads import Workload, workloads_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from redserve.local.machine import Machine
+    from redserve.spec.encoder import DeviceKind
+    from redserve.spec.pool import PoolSpec
+    from redserve.spec.service import RedService
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """What the command line says about the router's listeners; None leaves the manifest's word."""
+
+    http_host: str | None = None
+    http_port: int | None = None
+    grpc_host: str | None = None
+    grpc_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlan:
+    """What to start.
+
+    Attributes:
+        service: The manifest.
+        workloads: One per process.
+        grpc_address: host:port of the router's gRPC API for clients on this machine.
+        http_address: host:port of its HTTP API; None when it is disabled.
+        warnings: What differs from the manifest, for people.
+    """
+
+    service: RedService
+    workloads: tuple[Workload, ...]
+    grpc_address: str
+    http_address: str | None
+    warnings: tuple[str, ...]
+
+
+def resolve_model(service: RedService, base_dir: Path) -> str:
+    """A `file://` URI of the checkpoint, downloaded if need be; blocks while it downloads.
+
+    Resolved once for all processes, so that they load the same files.
+
+    Args:
+        service: The manifest.
+        base_dir: Folder of the manifest; relative file URIs start there.
+
+    Raises:
+        ConfigError, ModelNotFound, UnsupportedModel, Unavailable: As `checkpoint.resolve`.
+    """
+    model = service.spec.model
+    try:
+        folder = checkpoint.resolve(model.uri, model.revision, base_dir=base_dir)
+    except RedServeError as error:
+        error.field = error.field or "spec.model.uri"
+        raise
+    return folder.resolve().as_uri()
+
+
+def plan(service: RedService, machine: Machine, listen: Listen, model_uri: str) -> LocalPlan:
+    """Decide where everything runs. Ports are free at this moment and promised to nobody.
+
+    Args:
+        service: The manifest.
+        machine: What there is.
+        listen: What the command line changes.
+        model_uri: Where processes load the checkpoint from; see `resolve_model`.
+
+    Raises:
+        ConfigError: Something cannot be kept here, or a port is in use; names field and mend.
+    """
+    warnings = check_runnable_here(service)
+    shares = share(_needs(service), machine)
+    router = _router_place(service, listen)
+    taken = frozenset({router.place.grpc_port, router.http_port})
+    ports = (port for port in free_ports() if port not in taken)
+    encoders, llms = _compute_places(service, iter(shares.shares), ports)
+    placement = Placement(router=router, encoders=encoders, llms=llms, model_uri=model_uri)
+    http = service.spec.router.open_ai == "Enabled"
+    return LocalPlan(
+        service=service,
+        workloads=tuple(workloads_for(service, placement)),
+        grpc_address=router.place.address,
+        http_address=reachable(router.http_host, router.http_port) if http else None,
+        warnings=warnings + shares.warnings,
+    )
+
+
+def _needs(service: RedService) -> list[Need]:
+    spec = service.spec
+    return [
+        *_pool_needs("encoder", spec.encoder, spec.encoder.device),
+        *_pool_needs("llm", spec.llm, spec.llm.device),
+    ]
+
+
+def _pool_needs(name: str, pool: PoolSpec, device: DeviceKind) -> list[Need]:
+    cpu = pool.resources.limits.get("cpu")
+    return [Need(name, device, max(cpu.floor, 1) if cpu else None)] * pool.num_replicas
+
+
+def _router_place(service: RedService, listen: Listen) -> RouterPlace:
+    spec = service.spec.router
+    http = Wish(
+        host=listen.http_host or spec.http.host or LOOPBACK,
+        port=spec.http.port if listen.http_port is None else listen.http_port,
+        field="spec.router.http",
+        flag="--http-port",
+    )
+    grpc = Wish(
+        host=listen.grpc_host or spec.grpc.host or LOOPBACK,
+        port=spec.grpc.port if listen.grpc_port is None else listen.grpc_port,
+        field="spec.router.grpc",
+        flag="--grpc-port",
+    )
+    http_port = take(http) if spec.open_ai == "Enabled" else http.port
+    grpc_port = take(grpc, taken=frozenset({http_port}))
+    address = reachable(grpc.host, grpc_port)
+    place = Place(
+        name="router",
+        address=address,
+        grpc_host=grpc.host,
+        grpc_port=grpc_port,
+        advertise_address=address,
+    )
+    return RouterPlace(place=place, http_host=http.host, http_port=http_port)
+
+
+def _compute_places(
+    service: RedService, shares: Iterator[Share], ports: Iterator[int]
+) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
+    def places(pool: str, replicas: int) -> tuple[Place, ...]:
+        made = []
+        for number in range(replicas):
+            port, metrics_port, given = next(ports), next(ports), next(shares)
+            address = reachable(LOOPBACK, port)
+            made.append(
+                Place(
+                    name=f"{pool}-{number}",
+                    address=address,
+                    grpc_host=LOOPBACK,
+                    grpc_port=port,
+                    advertise_address=address,
+                    metrics_port=metrics_port,
+                    num_threads=given.num_threads,
+                    device=given.device,
+                )
+            )
+        return tuple(made)
+
+    spec = service.spec
+    return places("encoder", spec.encoder.num_replicas), places("llm", spec.llm.num_replicas)

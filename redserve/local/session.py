@@ -1,0 +1,157 @@
+"""The life of `redserve up` after planning: start, tell, wait for a signal, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from redserve.local.state import ServiceFolder, ServiceState, hold, with_processes
+from redserve.local.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from redserve.local.plan import LocalPlan
+    from redserve.local.restarts import RestartPolicy
+    from redserve.local.state import ProcessState
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Listener(Protocol):
+    """Hears what happens; shows it."""
+
+    def changed(self, state: ServiceState) -> None:
+        """A process changed its phase."""
+        ...
+
+    def line(self, name: str, text: str) -> None:
+        """A process wrote a line."""
+        ...
+
+    def ready(self, state: ServiceState) -> None:
+        """Every process is ready, for the first time."""
+        ...
+
+    def stopping(self, *, at_once: bool) -> None:
+        """Processes are asked to end, or (`at_once`) killed."""
+        ...
+
+
+class Session:
+    """One run of a service on this machine.
+
+    Args:
+        plan: What to start.
+        manifest: Path of the manifest, for `redserve status`.
+        folder: Where the state and the logs go.
+        listener: Who is told.
+        policy: When processes are started again.
+    """
+
+    def __init__(
+        self,
+        plan: LocalPlan,
+        manifest: Path,
+        folder: ServiceFolder,
+        listener: Listener,
+        policy: RestartPolicy | None = None,
+    ) -> None:
+        self._folder = folder
+        self._listener = listener
+        self._stop = asyncio.Event()
+        self._draining = False
+        self._state = ServiceState(
+            service=plan.service.name,
+            pid=os.getpid(),
+            manifest=str(manifest.resolve()),
+            started_unix_s=time.time(),
+            phase="starting",
+            grpc_address=plan.grpc_address,
+            http_address=plan.http_address,
+        )
+        self._supervisor = Supervisor(
+            plan.workloads,
+            log_path=folder.log_path,
+            on_change=self._changed,
+            on_line=listener.line,
+            policy=policy,
+        )
+
+    async def run(self, start_timeout_s: float) -> None:
+        """Run until a signal asks to stop; no process is left when it returns or raises.
+
+        Raises:
+            ConfigError: A process refused its settings.
+            Unavailable: A process did not come up, or not in time.
+        """
+        with _signals(self._on_signal):
+            life = asyncio.create_task(self._live(start_timeout_s))
+            stop = asyncio.create_task(self._stop.wait())
+            try:
+                await asyncio.wait({life, stop}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stop.cancel()
+                failed = life.done()
+                life.cancel()
+                await asyncio.wait({life})
+                await self._drain()
+            if failed:
+                await life
+
+    async def _live(self, start_timeout_s: float) -> None:
+        await self._supervisor.start(start_timeout_s)
+        self._listener.ready(self._state)
+        await self._supervisor.wait_for_failure()
+
+    async def _drain(self) -> None:
+        self._draining = True
+        self._state = replace(self._state, phase="draining")
+        self._listener.stopping(at_once=False)
+        await self._supervisor.drain()
+
+    def _on_signal(self) -> None:
+        if self._draining:
+            self._listener.stopping(at_once=True)
+            self._supervisor.kill()
+        else:
+            self._stop.set()
+
+    def _changed(self, processes: tuple[ProcessState, ...]) -> None:
+        self._state = with_processes(self._state, processes)
+        self._folder.write(self._state)
+        self._listener.changed(self._state)
+
+
+async def run_session(
+    plan: LocalPlan,
+    manifest: Path,
+    root: Path,
+    listener: Listener,
+    *,
+    start_timeout_s: float,
+    policy: RestartPolicy | None = None,
+) -> None:
+    """Hold the service's name and run it; see `Session.run` and `hold` for what is raised."""
+    with hold(root, plan.service.name) as folder:
+        await Session(plan, manifest, folder, listener, policy).run(start_timeout_s)
+
+
+@contextmanager
+def _signals(handler: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    # What is ignored stays ignored: `nohup redserve up` outlives its terminal.
+    numbers = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    for number in numbers:
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
