@@ -8,6 +8,7 @@ Both become coroutines here, so that a generator is closed in the call's own tas
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -118,8 +119,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 class WatchInterceptor(grpc.aio.ServerInterceptor):
     """Ends streams that would never end by themselves once `draining` is set.
 
-    By the house's convention these are the methods called Watch…; they then end with OK, and the
-    client looks elsewhere. Without this a drain would wait for them until its timeout.
+    By the house's convention these are the async generators called Watch…; they then end with OK,
+    after what they had to say in that moment, and the client looks elsewhere. Without this a drain
+    would wait for them until its timeout. Must be the innermost interceptor: it has to see the
+    generator itself.
     """
 
     def __init__(self, draining: asyncio.Event) -> None:
@@ -131,21 +134,40 @@ class WatchInterceptor(grpc.aio.ServerInterceptor):
         """See `grpc.aio.ServerInterceptor`."""
         handler = await continuation(handler_call_details)
         name = handler_call_details.method.rpartition("/")[2]
-        if handler is None or not handler.response_streaming or not name.startswith("Watch"):
+        if handler is None or not name.startswith("Watch"):
             return handler
-        return _wrap(handler, self._until_drained)
+        generator = handler.unary_stream
+        if not inspect.isasyncgenfunction(generator):
+            return handler
+        return grpc.unary_stream_rpc_method_handler(
+            functools.partial(self._watch, generator),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
 
-    def _until_drained(self, function: Handler) -> Handler:
-        async def watched(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            stream = asyncio.ensure_future(function(request, context))
-            drained = asyncio.ensure_future(self._draining.wait())
+    async def _watch(
+        self,
+        generator: Callable[..., Any],
+        request: Any,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> None:
+        drained = asyncio.ensure_future(self._draining.wait())
+        async with aclosing(generator(request, context)) as responses:
             try:
-                await asyncio.wait({stream, drained}, return_when=asyncio.FIRST_COMPLETED)
-                if stream.done():
-                    await stream
+                # Only the generator is ever interrupted, never a write.
+                while (response := await _next_unless(drained, responses)) is not None:
+                    await context.write(response)
             finally:
                 drained.cancel()
-                stream.cancel()
-                await asyncio.gather(stream, drained, return_exceptions=True)
 
-        return watched
+
+async def _next_unless(stopped: asyncio.Future[Any], responses: Any) -> Any:
+    """The next response, or None when there is none (any more) and `stopped` is done."""
+    upcoming = asyncio.ensure_future(anext(responses, None))
+    try:
+        await asyncio.wait({upcoming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not upcoming.done():
+            upcoming.cancel()
+            await asyncio.wait({upcoming})
+    return None if upcoming.cancelled() else upcoming.result()

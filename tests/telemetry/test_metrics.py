@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from redserve.errors import ConfigError
+from redserve.telemetry.metrics import (
+    EncoderMetrics,
+    LLMMetrics,
+    RouterMetrics,
+    TransportMetrics,
+    serve_metrics,
+)
+
+KINDS = (RouterMetrics, EncoderMetrics, LLMMetrics, TransportMetrics)
+UNITLESS_GAUGES = {
+    "redserve_queue_requests",
+    "redserve_inflight_requests",
+    "redserve_replica_serving",
+    "redserve_encode_queued_rows",
+    "redserve_ready_tokens",
+    "redserve_schedulable_tokens",
+    "redserve_sequences",
+    "redserve_kv_blocks",
+    "redserve_transport_info",
+}
+
+
+def families(*kinds: type) -> dict[str, list[Any]]:
+    registry = CollectorRegistry()
+    for kind in kinds:
+        kind(registry)
+    found: dict[str, list[Any]] = {}
+    for metric in registry.collect():
+        found.setdefault(metric.name, []).append(metric)
+    return found
+
+
+def test_all_fit_one_registry_with_unique_names_and_help():
+    found = families(*KINDS)
+    assert all(len(metrics) == 1 for metrics in found.values())
+    assert len(found) == sum(len(families(kind)) for kind in KINDS)
+    helps = [metrics[0].documentation for metrics in found.values()]
+    assert all(len(text) > 10 for text in helps)
+    assert len(set(helps)) == len(helps)
+
+
+def test_names_carry_their_unit():
+    for name, (metric,) in families(*KINDS).items():
+        assert name.startswith("redserve_")
+        if metric.type == "gauge" and name not in UNITLESS_GAUGES:
+            assert name.endswith(("_bytes", "_seconds", "_ratio"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        (
+            RouterMetrics,
+            "requests ttft tpot duration queue_requests queue overlap_ratio inflight items "
+            "item_retries prompt_tokens output_tokens preprocess replica_serving",
+        ),
+        (
+            EncoderMetrics,
+            "encode queue preprocess images batch_images batch_rows cache_hits cache_misses "
+            "cache_evictions cache_bytes joined queued_rows errors",
+        ),
+        (
+            LLMMetrics,
+            "prefill decode queue_wait step batch_tokens batch_sequences ready_tokens "
+            "schedulable_tokens sequences kv_blocks kv_cache_utilization preemptions "
+            "prefix_cache_query_tokens prefix_cache_hit_tokens generated_tokens arena_bytes "
+            "items_dropped",
+        ),
+        (TransportMetrics, "moved_bytes pull errors info pool_bytes"),
+    ],
+)
+def test_attributes_are_the_metrics(kind: type, attributes: str):
+    metrics = kind(CollectorRegistry())
+    assert set(vars(metrics)) == set(attributes.split())
+
+
+def test_metrics_page_over_http_until_stopped():
+    registry = CollectorRegistry()
+    RouterMetrics(registry).requests.labels(code="OK").inc(3)
+    port, stop = serve_metrics(registry, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{port}/metrics"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            page = answer.read().decode()
+        samples = {
+            (sample.name, sample.labels.get("code")): sample.value
+            for family in text_string_to_metric_families(page)
+            for sample in family.samples
+        }
+        assert samples["redserve_requests_total", "OK"] == 3
+        assert page == generate_latest(registry).decode()
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{port}"):
+            serve_metrics(registry, "127.0.0.1", port)
+    finally:
+        stop()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url, timeout=5)
