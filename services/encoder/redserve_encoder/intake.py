@@ -1,0 +1,119 @@
+"""One Encode call: its items go in one by one, and outcomes come out as they fall."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redserve.errors import Cancelled, RedServeError
+from redserve_encoder.delivery import Delivery, Failed, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from redserve.telemetry.metrics import EncoderMetrics
+    from redserve_encoder.delivery import GenerationTag, Outcome
+    from redserve_encoder.pictures import Pictures
+    from redserve_encoder.reception import Reception
+
+
+@dataclass(frozen=True, slots=True)
+class WantedItem:
+    """One item of a call.
+
+    Attributes:
+        tag: Its name.
+        content_hash: sha256 of the picture.
+        data: The encoded picture; empty if it should be here.
+        num_rows: Rows that the prompt reserves.
+    """
+
+    tag: GenerationTag
+    content_hash: bytes
+    data: bytes
+    num_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """What all items of a call share.
+
+    Attributes:
+        destination: host:port of the LLM replica.
+        destination_idle: Whether that replica has nothing else to do.
+        received_ns: When the request came in, nanoseconds since the Unix epoch.
+        submitted_ns: When the call came in, nanoseconds since the Unix epoch.
+        deadline_s: When its time is up, seconds of the monotonic clock.
+    """
+
+    destination: str
+    destination_idle: bool
+    received_ns: int
+    submitted_ns: int
+    deadline_s: float
+
+
+class Intake:
+    """Turns calls into deliveries."""
+
+    def __init__(self, reception: Reception, pictures: Pictures, metrics: EncoderMetrics) -> None:
+        self._reception = reception
+        self._pictures = pictures
+        self._metrics = metrics
+
+    async def encode(self, facts: CallFacts, items: Sequence[WantedItem]) -> AsyncIterator[Outcome]:
+        """Outcomes of all items, each as soon as it is known.
+
+        Closing the iterator drops what has not been published. What has been stays held until the
+        LLM replica has it.
+
+        Raises:
+            Unavailable: The encoder is draining.
+            Overloaded: Too many rows wait already.
+        """
+        self._reception.check_intake({item.content_hash: item.num_rows for item in items})
+        outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
+
+        def report(outcome: Outcome) -> None:
+            if isinstance(outcome, Failed):
+                self._metrics.errors.labels(reason=outcome.reason).inc()
+            outcomes.put_nowait(outcome)
+
+        deliveries = [
+            Delivery(
+                tag=item.tag,
+                content_hash=item.content_hash,
+                num_rows=item.num_rows,
+                destination=facts.destination,
+                destination_idle=facts.destination_idle,
+                received_ns=facts.received_ns,
+                submitted_ns=facts.submitted_ns,
+                deadline_s=facts.deadline_s,
+                report=report,
+                data=item.data or None,
+            )
+            for item in items
+        ]
+        for delivery in deliveries:
+            self._reception.announce(delivery)
+        submitting = asyncio.create_task(self._submit_all(deliveries))
+        try:
+            for _ in deliveries:
+                yield await outcomes.get()
+        finally:
+            submitting.cancel()
+            for delivery in deliveries:
+                if delivery.phase in (Phase.WAITING, Phase.PUBLISHING):
+                    self._reception.drop(delivery, Cancelled("the caller has gone"))
+
+    async def _submit_all(self, deliveries: Sequence[Delivery]) -> None:
+        """In prompt order: the first picture is being prepared while later ones are checked."""
+        for delivery in deliveries:
+            # A picture whose rows are known is taken by its hash; what was sent along is not read.
+            if delivery.data is not None and not self._reception.has(delivery.content_hash):
+                try:
+                    await self._pictures.admit(delivery.content_hash, delivery.data)
+                except RedServeError as error:
+                    self._reception.drop(delivery, error)
+            self._reception.submit(delivery)

@@ -1,0 +1,170 @@
+"""One encoder replica, put together: pool, engine, server, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from redserve.errors import Cancelled
+from redserve.scheduling.encoder_batcher import BatchLimit
+from redserve.telemetry.clock import now_ns
+from redserve.telemetry.log import get_logger
+from redserve.telemetry.metrics import EncoderMetrics, TransportMetrics, serve_metrics
+from redserve.transport.factory import make_producer
+from redserve.transport.pool import Pool
+from redserve.v1.encoder_pb2_grpc import add_EncoderServiceServicer_to_server
+from redserve.wire.server import ServiceServer
+from redserve_encoder.cache import EmbeddingCache
+from redserve_encoder.engine import Engine
+from redserve_encoder.intake import Intake
+from redserve_encoder.llm_clients import LlmClients
+from redserve_encoder.pictures import Pictures
+from redserve_encoder.publisher import Publisher
+from redserve_encoder.reception import Limits, Parts, Reception
+from redserve_encoder.servicer import SERVICE_NAME, EncoderServicer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redserve.spec.settings import EncoderSettings
+    from redserve_encoder.vision import Vision
+
+log = get_logger()
+
+_CLOSE_TIMEOUT_S = 5.0
+
+
+class EncoderReplica:
+    """Create it inside the running event loop; `start`, then `drain`, then `close`.
+
+    Attributes:
+        settings: As given.
+        address: host:port by which peers reach it.
+        registry: Its metrics.
+        metrics_port: Where they are served; 0 before `start`.
+        pool: The memory of all embeddings.
+        cache, pictures, publisher, reception: Its parts.
+    """
+
+    def __init__(self, settings: EncoderSettings, vision: Vision) -> None:
+        """Take the port, but serve nothing yet.
+
+        Args:
+            settings: What it is told.
+            vision: The model; closed by `close`.
+
+        Raises:
+            ConfigError: The port is taken, or there is no such transport.
+        """
+        self.settings = settings
+        self.registry = CollectorRegistry()
+        self.metrics_port = 0
+        self._stop_metrics: Callable[[], None] = lambda: None
+        self._vision = vision
+        self._server = ServiceServer(settings.grpc_host, settings.grpc_port)
+        port = self._server.bind()
+        self.address = settings.advertise_address or f"{settings.grpc_host}:{port}"
+        name = settings.name or "encoder"
+        metrics = EncoderMetrics(self.registry)
+        self.pool = Pool(settings.pool_bytes)
+        vision.adopt(self.pool.buffer)
+        self._producer = make_producer(
+            settings.transport,
+            self.pool,
+            name,
+            self.address,
+            settings.lease_ttl_s,
+            TransportMetrics(self.registry),
+        )
+        self.cache = EmbeddingCache(self.pool, metrics.cache_evictions.inc)
+        self.pictures = Pictures(
+            vision,
+            num_threads=settings.preprocess_threads,
+            now_ns=now_ns,
+            on_prepared=metrics.preprocess.observe,
+        )
+        self._clients = LlmClients(self._producer.peer_info, vision.info)
+        self.publisher = Publisher(
+            self._producer.lease_table, self.cache, self._clients, lane=name, now_ns=now_ns
+        )
+        parts = Parts(
+            vision, self.pictures, self.cache, self.publisher, metrics, lane=name, now_ns=now_ns
+        )
+        limit = BatchLimit(min(settings.batch_rows_idle, settings.batch_rows), settings.batch_rows)
+        self.reception = Reception(parts, Limits(limit, settings.max_queued_rows))
+        self._engine = asyncio.create_task(Engine(parts, self.reception).run())
+        intake = Intake(self.reception, self.pictures, metrics)
+        servicer = EncoderServicer(vision.info, self.pictures, self.reception, intake, now_ns)
+        self._server.add(add_EncoderServiceServicer_to_server, servicer, SERVICE_NAME)
+        self._producer.add_to(self._server)
+
+    async def start(self) -> None:
+        """Serve gRPC and metrics, and say so.
+
+        Raises:
+            ConfigError: The metrics port is taken.
+        """
+        ProcessCollector(registry=self.registry)
+        self.metrics_port, self._stop_metrics = serve_metrics(
+            self.registry, self.settings.grpc_host, self.settings.metrics_port
+        )
+        await self._server.start()
+        self.reception.set_serving(serving=True)
+        self._server.set_ready(True)
+        log.info(
+            "ready",
+            address=self.address,
+            metrics_port=self.metrics_port,
+            family=self._vision.info.family,
+            dtype=self._vision.info.dtype,
+            pool_bytes=self.pool.num_bytes,
+        )
+
+    async def run_until_signal(self) -> None:
+        """Return at SIGTERM or SIGINT.
+
+        Raises:
+            Exception: What ended the engine: the process must be replaced.
+        """
+        signalled = asyncio.ensure_future(self._server.wait_for_signal())
+        try:
+            await asyncio.wait({signalled, self._engine}, return_when=asyncio.FIRST_COMPLETED)
+            if self._engine.done():
+                self._server.set_ready(False)
+                await self._engine
+        finally:
+            signalled.cancel()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no new work, finish what is here, and wait until the LLM replicas have all of it.
+
+        The server goes on until then: they pull from it.
+
+        Returns:
+            Whether everything was handed over within `timeout_s` seconds.
+        """
+        self._server.set_ready(False)
+        self.reception.set_serving(serving=False)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.reception.ledger.wait_empty()
+        except TimeoutError:
+            log.warning("draining took too long", num_items=len(self.reception.ledger))
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Stop everything; what is still here is dropped."""
+        await self._server.drain(_CLOSE_TIMEOUT_S)
+        self._engine.cancel()
+        await asyncio.gather(self._engine, return_exceptions=True)
+        for delivery in self.reception.ledger.all():
+            self.reception.drop(delivery, Cancelled("the encoder is shutting down"))
+        await self._clients.close()
+        self._producer.close()
+        self.pictures.close()
+        self._vision.close()
+        self.cache.clear()
+        self._stop_metrics()
