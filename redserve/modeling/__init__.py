@@ -4,6 +4,7 @@ Importing this package imports nothing else; the modules marked `torch` import i
 
     checkpoint   resolve(uri) -> local folder; fingerprint(folder)
     families     family_of(folder) -> Family, or UnsupportedModel before a weight is read
+    chat_template  where a template lies and how turns are written for it
     prompt       PromptRenderer: chat template, placeholder expansion, tokens and spans
     images       decode_image(bytes) -> PIL image, with limits checked before decoding
     processing   ItemProcessor: PIL image -> metadata and pixel tensors       (torch on first use)

@@ -137,12 +137,13 @@ def typed_config(config: dict[str, Any]) -> PreTrainedConfig:
         UnsupportedModel: transformers rejects the values.
     """
     # Imported late: refusals need no transformers.
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
     cls = CONFIG_MAPPING[config["model_type"]]
     try:
         typed: PreTrainedConfig = cls.from_dict(dict(config))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise UnsupportedModel(
             f"config.json is no valid {config['model_type']} config: {error}"
         ) from error

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from redserve.errors import InvalidArgument, PolicyViolation
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Decoders that foreign bytes may reach; every further one is attack surface."""
 
 DEFAULT_MAX_PIXELS = 64 * 1024 * 1024
@@ -37,6 +37,8 @@ def decode_image(
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             upright = ImageOps.exif_transpose(image)
+            if upright.mode == "P" and "transparency" in upright.info:
+                upright = upright.convert("RGBA")  # same colours; Pillow warns of the direct way
             return upright.convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise InvalidArgument(

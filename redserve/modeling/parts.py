@@ -101,8 +101,9 @@ def _pruned(cls: Any, prune: Callable[[Any], None]) -> Any:
 def _quiet_load(cls: Any, path: Path, dtype: torch.dtype | str) -> tuple[Any, dict[str, Any]]:
     # The load report lists every key of the other half. Quiet the library's root logger, not the
     # module's: an explicit level on the latter switches on other reports.
-    level = hf_logging.get_verbosity()
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity(hf_logging.ERROR)
+    hf_logging.disable_progress_bar()
     try:
         model, info = cls.from_pretrained(
             path,
@@ -113,6 +114,8 @@ def _quiet_load(cls: Any, path: Path, dtype: torch.dtype | str) -> tuple[Any, di
         )
     finally:
         hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
     return model, info
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,14 +39,16 @@ def prompt_positions(
     if not grids:
         return torch.arange(num_tokens).expand(3, -1).clone(), 0
     ids = torch.tensor([list(token_ids)])
-    try:
-        positions, delta = part.model.base_model.get_rope_index(
-            ids,
-            mm_token_type_ids=(ids == part.image_token_id).int(),
-            image_grid_thw=torch.tensor([list(grid) for grid in grids]),
-        )
-    except (RuntimeError, StopIteration, IndexError) as error:
+    is_row = ids == part.image_token_id
+    merge = part.model.config.vision_config.spatial_merge_size
+    num_rows = sum(math.prod(grid) // merge**2 for grid in grids)
+    if num_rows != int(is_row.sum()):
         raise InternalError(
-            f"{len(grids)} grids do not match the row positions of {num_tokens} tokens: {error}"
-        ) from error
+            f"{len(grids)} grids of {num_rows} rows do not match the prompt's {int(is_row.sum())}"
+        )
+    positions, delta = part.model.base_model.get_rope_index(
+        ids,
+        mm_token_type_ids=is_row.int(),
+        image_grid_thw=torch.tensor([list(grid) for grid in grids]),
+    )
     return positions[:, 0].contiguous(), int(delta.reshape(-1)[0])

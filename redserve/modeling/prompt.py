@@ -9,24 +9,19 @@ Without torch, so that the router can do it. The order of things:
 
 from __future__ import annotations
 
-import json
-import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from redserve.domain.item import Span
 from redserve.errors import InvalidArgument, ModelNotFound, UnsupportedModel
+from redserve.modeling.chat_template import ChatTemplate, Message, find_chat_template
 from redserve.modeling.families import Family, family_of, image_token_id, read_config, typed_config
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-Message = Mapping[str, Any]
-"""`role` and `content`: a string, or parts {"type": "text", "text": ...} and {"type": "image"}."""
 
 
 class ExpandedPrompt(NamedTuple):
@@ -65,10 +60,11 @@ class PromptRenderer:
         if video_token_id is not None and video_token_id < len(tokenizer):
             reserved.add(_token_text(tokenizer, video_token_id))
         self._reserved = tuple(sorted(reserved))
-        self._chat_template = chat_template
+        self._chat_template = (
+            None if chat_template is None else ChatTemplate(tokenizer, chat_template)
+        )
         # The Rust tokenizer refuses a second caller while one changes its padding state.
         self._tokenizer_lock = threading.Lock()
-        self._text_as_parts = _accepts_parts(self) if chat_template is not None else True
 
     @classmethod
     def from_checkpoint(cls, path: Path) -> PromptRenderer:
@@ -120,11 +116,11 @@ class PromptRenderer:
         num_images = 0
         for position, message in enumerate(messages):
             num_images += self._check_message(message, f"messages[{position}]")
-        text = self._apply_template(
+        text = self._chat_template.apply(
             messages,
             add_generation_prompt=add_generation_prompt,
             tools=tools,
-            template_variables=template_variables or {},
+            variables=template_variables or {},
         )
         num_placeholders = text.count(self.placeholder)
         if num_placeholders != num_images:
@@ -203,37 +199,16 @@ class PromptRenderer:
             if kind == "image":
                 num_images += 1
             elif kind == "text":
-                _refuse_tokens([part["text"]], self._reserved, f"{field}.content[{position}].text")
+                where = f"{field}.content[{position}].text"
+                if not isinstance(part.get("text"), str):
+                    raise InvalidArgument("a text part needs a string", field=where)
+                _refuse_tokens([part["text"]], self._reserved, where)
             else:
                 raise InvalidArgument(
                     f"part type {kind!r} is unknown: write text or image",
                     field=f"{field}.content[{position}].type",
                 )
         return num_images
-
-    def _apply_template(
-        self,
-        messages: Sequence[Message],
-        *,
-        add_generation_prompt: bool,
-        tools: Sequence[Mapping[str, Any]] | None,
-        template_variables: Mapping[str, Any],
-    ) -> str:
-        turns = [_turn(message, self._text_as_parts) for message in messages]
-        try:
-            text = self.tokenizer.apply_chat_template(
-                turns,
-                chat_template=self._chat_template,
-                tools=list(tools) if tools is not None else None,
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
-                **template_variables,
-            )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
-            raise InvalidArgument(
-                f"the chat template rejects the conversation: {error}", field="messages"
-            ) from error
-        return str(text)
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -246,75 +221,6 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelNotFound(f"{path} has no usable tokenizer: {error}") from error
-
-
-def find_chat_template(path: Path, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The default chat template, looked for where transformers' processors look for it.
-
-    Order: processor_config.json, chat_template.json (old), chat_template.jinja, the tokenizer's.
-
-    Raises:
-        UnsupportedModel: There are several templates and none is named default.
-    """
-    for name in ("processor_config.json", "chat_template.json"):
-        file = path / name
-        if file.is_file():
-            template = json.loads(file.read_text(encoding="utf-8")).get("chat_template")
-            if template is not None:
-                return _default_template(template)
-    file = path / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    return _default_template(tokenizer.chat_template)
-
-
-def _default_template(template: object) -> str | None:
-    if template is None or isinstance(template, str):
-        return template
-    if isinstance(template, list):  # the oldest form: [{"name": ..., "template": ...}]
-        template = {entry["name"]: entry["template"] for entry in template}
-    if isinstance(template, dict) and isinstance(template.get("default"), str):
-        return str(template["default"])
-    raise UnsupportedModel("the checkpoint has several chat templates and none is named default")
-
-
-def _accepts_parts(renderer: PromptRenderer) -> bool:
-    """Whether the template renders text given as parts; else text-only turns become strings.
-
-    Templates of some checkpoints write `message['content']` down as it is: a list of parts would
-    then appear in the prompt as Python source.
-    """
-    words = ("zq1a", "zq2b")
-    probe = [
-        {"role": "user", "content": [{"type": "text", "text": words[0]}]},
-        {"role": "assistant", "content": [{"type": "text", "text": words[1]}]},
-    ]
-    try:
-        text = renderer.tokenizer.apply_chat_template(
-            probe, chat_template=renderer._chat_template, tokenize=False
-        )
-    except (TemplateError, TypeError, ValueError, KeyError):
-        return False
-    text = str(text)
-    return all(word in text for word in words) and re.search(r"'type'|\"type\"", text) is None
-
-
-def _turn(message: Message, text_as_parts: bool) -> dict[str, Any]:
-    turn = {key: value for key, value in message.items() if value is not None}
-    content = turn.get("content")
-    if isinstance(content, str):
-        if text_as_parts:
-            turn["content"] = [{"type": "text", "text": content}]
-    elif content is not None:
-        parts = [
-            {"type": "image"} if part["type"] == "image" else {"type": "text", "text": part["text"]}
-            for part in content
-        ]
-        if not text_as_parts and all(part["type"] == "text" for part in parts):
-            turn["content"] = "".join(part["text"] for part in parts)
-        else:
-            turn["content"] = parts
-    return turn
 
 
 def _refuse_tokens(texts: Sequence[str], tokens: Sequence[str], field: str) -> None:

@@ -10,11 +10,14 @@ Tests compare every rule with real preprocessing over many sizes.
 
 from __future__ import annotations
 
-import sys
+import importlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 Numbers = dict[str, Any]
 """The part of a processor's image inputs that its `replace_image_token` reads."""
@@ -65,9 +68,12 @@ def _glm_grid(processor: Any, height: int, width: int, _: Mapping[str, Any]) -> 
 
 
 def _smart_resize(images: Any) -> Callable[..., tuple[int, int]]:
-    """The size rule in the module of the image processor's class."""
-    rule: Callable[..., tuple[int, int]] = sys.modules[type(images).__module__].smart_resize
+    rule: Callable[..., tuple[int, int]] = _module_of(images).smart_resize
     return rule
+
+
+def _module_of(images: Any) -> ModuleType:
+    return importlib.import_module(type(images).__module__)
 
 
 def _grid(images: Any, resized: tuple[int, int]) -> Numbers:
@@ -139,7 +145,7 @@ def _pixtral(processor: Any, height: int, width: int, _: Mapping[str, Any]) -> N
     longest = images.size.get("longest_edge")
     if cell is None or longest is None:
         return None
-    rule = sys.modules[type(images).__module__].get_resize_output_image_size
+    rule = _module_of(images).get_resize_output_image_size
     size = rule(np.broadcast_to(np.uint8(0), (height, width, 3)), longest, cell)
     return {"image_sizes": [size]}
 

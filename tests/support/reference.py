@@ -65,7 +65,7 @@ def reference_generate(
         model.base_model.rope_deltas = None  # state of the last caller
     with torch.inference_mode():
         out = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    return out[0, inputs["input_ids"].shape[1] :].tolist()
+    return [int(token) for token in out[0, inputs["input_ids"].shape[1] :]]
 
 
 @lru_cache(maxsize=16)
@@ -105,12 +105,15 @@ def _bridges() -> Iterator[None]:
 
     smolvlm = importlib.import_module("transformers.models.smolvlm.processing_smolvlm")
     stand_in = "transformers.models.pixtral.image_processing_pixtral"
-    modules = {}
-    if importlib.util.find_spec("torchvision") is None:
-        modules[stand_in] = image_processing_pil_pixtral
+    bridged = importlib.util.find_spec("torchvision") is None and stand_in not in sys.modules
+    if bridged:
+        sys.modules[stand_in] = image_processing_pil_pixtral
     with (
         mock.patch.object(ProcessorMixin, "check_argument_for_proper_class", lenient),
         mock.patch.object(smolvlm, "num2words", smolvlm.num2words or str),
-        mock.patch.dict(sys.modules, modules),
     ):
-        yield
+        try:
+            yield
+        finally:
+            if bridged:
+                del sys.modules[stand_in]

@@ -146,7 +146,7 @@ def _chat_template(family: TinyFamily) -> str:
 
 
 def _model(config: Any, family: TinyFamily, special_ids: set[int]) -> Any:
-    seed = zlib.crc32(family.name.encode())
+    seed = zlib.crc32(f"{family.name}{family.seed or ''}".encode())
     torch.manual_seed(seed)
     model = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)](config).eval()
     generator = torch.Generator().manual_seed(seed)
