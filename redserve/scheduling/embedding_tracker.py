@@ -69,6 +69,10 @@ class EmbeddingTracker:
         """Rows of one item that are here and not released."""
         return max(0, self._arrived[item_index] - self._released[item_index])
 
+    def arrived(self, item_index: int) -> int:
+        """Rows of the current delivery of an item that have come; 0 for an item unknown."""
+        return self._arrived[item_index] if 0 <= item_index < len(self._arrived) else 0
+
     def released(self, item_index: int) -> int:
         """Rows of one item, from the first, that are not needed any more."""
         return self._released[item_index]

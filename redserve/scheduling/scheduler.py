@@ -89,12 +89,16 @@ class Scheduler:
             InvalidArgument: The request has no such item, or the item fewer rows.
         """
         sequence = self._roster.live(key)
-        if sequence is None or not sequence.tracker.put(item_index, num_rows):
+        if sequence is None:
+            return False
+        tracker = sequence.tracker
+        num_before = tracker.arrived(item_index)
+        if not tracker.put(item_index, num_rows):
             return False
         # Of an item that is delivered again after `drop_rows`, the first rows may be used.
-        released = sequence.tracker.released(item_index)
-        if released:
-            self._lives.events.append(RowsReleased(key, item_index, min(released, num_rows)))
+        useless = min(tracker.released(item_index), num_rows)
+        if useless > num_before:
+            self._lives.events.append(RowsReleased(key, item_index, useless))
         self._roster.refresh(sequence)
         return True
 
@@ -266,6 +270,8 @@ class Scheduler:
                 return
             if sequence not in self._roster.rotation or self._room.is_condemned(sequence):
                 continue  # it has been preempted, or is about to be
+            if sequence in plan.sequences:
+                continue  # it was overdue, and one token of it is left
             if self._room.grow(sequence, sequence.num_tokens):
                 self._take(sequence, sequence.num_tokens, plan)
 
