@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -97,25 +98,27 @@ async def _ask(address: str, state: ServiceState | None) -> Report:
 def _show(report: Report, console: Console) -> None:
     replicas = {replica.address: replica for replica in report.replicas}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("PROCESS", "PHASE", "ADDRESS", "PID", "RESTARTS", "LOAD"):
+    for column in ("PROCESS", "PHASE", "GRPC", "METRICS", "PID", "RESTARTS", "LOAD"):
         table.add_column(column, no_wrap=True)
     if report.state is not None:
         state = report.state
         console.print(f"[bold]{state.service}[/] is {state.phase} (manifest {state.manifest})")
         console.print(f"gRPC {state.grpc_address}   HTTP {state.http_address or 'disabled'}")
+        console.print(f"logs {Path(state.processes[0].log).parent}" if state.processes else "")
         for process in state.processes:
             replica = replicas.pop(process.address, None)
             table.add_row(
                 process.name,
                 process.phase,
                 process.address,
+                process.metrics_address or "-",
                 str(process.pid or "-"),
                 str(process.num_restarts),
                 _load(replica),
             )
     for replica in replicas.values():
         phase = "serving" if replica.serving else "not serving"
-        table.add_row(replica.pool, phase, replica.address, "-", "-", _load(replica))
+        table.add_row(replica.pool, phase, replica.address, "-", "-", "-", _load(replica))
     if table.row_count:
         console.print(table)
     if report.error is not None:

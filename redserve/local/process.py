@@ -77,6 +77,7 @@ class ChildProcess:
             phase=self._phase,
             pid=self._process.pid if self._process is not None else None,
             address=self.workload.address,
+            metrics_address=self.workload.metrics_address,
             num_restarts=self._history.num_restarts,
             log=str(self._log_path),
         )

@@ -43,6 +43,7 @@ class ProcessState:
         phase: What it does.
         pid: Its process id; None while it does not run.
         address: host:port of its gRPC server.
+        metrics_address: host:port of its `/metrics`; None without.
         num_restarts: How often it was started again.
         log: Path of its log file.
     """
@@ -52,6 +53,7 @@ class ProcessState:
     phase: Phase
     pid: int | None
     address: str
+    metrics_address: str | None
     num_restarts: int
     log: str
 

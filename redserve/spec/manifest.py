@@ -114,6 +114,4 @@ def _read(path: Path) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path} is no UTF-8 text: {error.reason} at byte {error.start}"
-        ) from error
+        raise ConfigError(f"{path} is no UTF-8 text: see byte {error.start}") from error

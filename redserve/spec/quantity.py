@@ -24,8 +24,9 @@ _SHAPE: Final = re.compile(
     r"(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?"
 )
 _MAX_CHARACTERS: Final = 32
-_BINARY: Final = {f"{letter}i": Fraction(1024**n) for n, letter in enumerate("KMGTPE", start=1)}
-_DECIMAL: Final = {
+_SCALES: Final = {
+    "": Fraction(1),
+    **{f"{letter}i": Fraction(1024**n) for n, letter in enumerate("KMGTPE", start=1)},
     **{letter: Fraction(1000**n) for n, letter in enumerate("kMGTPE", start=1)},
     **{letter: Fraction(1, 1000**n) for n, letter in enumerate("mun", start=1)},
 }
@@ -56,10 +57,8 @@ class Quantity:
             raise ValueError(f"{raw!r} is no quantity: write a number and a unit, such as 512Mi")
         suffix = match["suffix"] or ""
         number = Fraction(match["number"])
-        if suffix[:1] in ("e", "E") and len(suffix) > 1:
-            scale = Fraction(10) ** int(suffix[1:])
-        else:
-            scale = (_BINARY | _DECIMAL | {"": Fraction(1)})[suffix]
+        known = _SCALES.get(suffix)
+        scale = Fraction(10) ** int(suffix[1:]) if known is None else known
         return cls(text, number * scale)
 
     @property

@@ -133,6 +133,18 @@ class RouterSpec(PoolSpec):
     max_inflight_requests: int = Field(
         default=1024, ge=1, le=1_000_000, description="Requests in flight before one is refused."
     )
+    encoder_grace_seconds: int = Field(
+        default=60,
+        ge=0,
+        le=86_400,
+        description="How long a request waits while no encoder serves, seconds.",
+    )
+    llm_grace_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=86_400,
+        description="How long a request waits while no LLM engine serves, seconds.",
+    )
     kept_timelines: int = Field(
         default=256, ge=1, le=100_000, description="Timelines kept for `redserve trace`."
     )

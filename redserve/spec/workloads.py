@@ -51,6 +51,7 @@ class Workload:
         replicas: How many.
         env: What is added to their environment: settings, thread limits, the manifest's own.
         address: host:port by which the other processes reach them.
+        metrics_address: host:port of `/metrics`; None when each replica finds a free port.
         drain_timeout_s: Longest wait for running streams after SIGTERM, seconds.
     """
 
@@ -61,6 +62,7 @@ class Workload:
     env: Mapping[str, str]
     address: str
     drain_timeout_s: float
+    metrics_address: str | None = None
 
 
 def workloads_for(service: RedService, placement: Placement) -> list[Workload]:
@@ -80,7 +82,11 @@ def workloads_for(service: RedService, placement: Placement) -> list[Workload]:
             for place in placement.llms
         ),
         _workload(
-            "router", placement.router.place, router_settings(service, placement), spec.router
+            "router",
+            placement.router.place,
+            router_settings(service, placement),
+            spec.router,
+            placement.router.http_port if spec.router.open_ai == "Enabled" else 0,
         ),
     ]
 
@@ -143,11 +149,17 @@ def router_settings(service: RedService, placement: Placement) -> RouterSettings
         url_allowed_hosts=media.allowed_hosts,
         url_allow_private=media.private_addresses == "Enabled",
         url_timeout_s=float(media.fetch_timeout_seconds),
+        encoder_grace_s=float(spec.encoder_grace_seconds),
+        llm_grace_s=float(spec.llm_grace_seconds),
         num_timelines=spec.kept_timelines,
     )
 
 
-def _workload(role: Role, place: Place, settings: ProcessSettings, pool: PoolSpec) -> Workload:
+def _workload(
+    role: Role, place: Place, settings: ProcessSettings, pool: PoolSpec, metrics_port: int = 0
+) -> Workload:
+    metrics_port = metrics_port or place.metrics_port
+    host = place.address.rpartition(":")[0]
     own = {variable.name: variable.value or "" for variable in pool.env if not variable.value_from}
     return Workload(
         role=role,
@@ -157,6 +169,7 @@ def _workload(role: Role, place: Place, settings: ProcessSettings, pool: PoolSpe
         env={**compute_environment(place.num_threads), **own, **settings.to_env()},
         address=place.address,
         drain_timeout_s=float(pool.rollout.drain_timeout_seconds),
+        metrics_address=f"{host}:{metrics_port}" if metrics_port else None,
     )
 
 

@@ -69,7 +69,7 @@ class YamlSource:
             raise YamlError(f"bad YAML: {problem}", _position(mark)) from error
         except yaml.reader.ReaderError as error:
             raise YamlError(
-                f"bad YAML: character {error.character!r} is not allowed",
+                f"bad YAML: character U+{ord(text[error.position]):04X} is not allowed",
                 _offset_position(text, error.position),
             ) from error
 
