@@ -15,8 +15,8 @@ from redserve.errors import InvalidArgument, UnsupportedModel
 from redserve.modeling.families import Family, family_of, image_token_id, read_config, typed_config
 from redserve.modeling.images import decode_image, image_size
 from redserve.modeling.processors import load_processor
-from redserve.modeling.prompt import load_tokenizer
 from redserve.modeling.sizing import numbers_for_size
+from redserve.modeling.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,7 @@ class ItemProcessor:
         """
         raw_config = read_config(path)
         family = family_of(raw_config)
-        processor = load_processor(path, family.model_type, load_tokenizer(path))
+        processor = load_processor(path, load_tokenizer(path))
         return cls(processor, family, image_token_id(typed_config(raw_config)))
 
     def process(self, image: Image.Image) -> ProcessedItem:

@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoImageProcessor, PreTrainedTokenizerBase
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.processing_utils import ProcessorMixin
 
 from redserve.errors import ModelNotFound, UnsupportedModel
+from redserve.modeling.tokenizer import processor_class_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,9 +97,7 @@ _OWN: dict[str, type[ProcessorMixin]] = {
 }
 
 
-def load_processor(
-    path: Path, model_type: str, tokenizer: PreTrainedTokenizerBase
-) -> ProcessorMixin:
+def load_processor(path: Path, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin:
     """The image and text processor of a checkpoint folder, without video; runs no code of it.
 
     Raises:
@@ -113,8 +111,8 @@ def load_processor(
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelNotFound(f"{path} has no usable image processor: {error}") from error
     settings, _ = ProcessorMixin.get_processor_dict(path, local_files_only=True)
-    name = settings.get("processor_class") or PROCESSOR_MAPPING_NAMES[model_type]
-    cls = _without_video(_processor_class(name, model_type))
+    name = processor_class_name(path)
+    cls = _without_video(_processor_class(name))
     slots = {"image_processor": image_processor, "tokenizer": tokenizer}
     try:
         return cls.from_args_and_dict([slots.get(slot) for slot in cls.get_attributes()], settings)
@@ -122,7 +120,7 @@ def load_processor(
         raise UnsupportedModel(f"{path}: {name} cannot be built: {error}") from error
 
 
-def _processor_class(name: str, model_type: str) -> type[ProcessorMixin]:
+def _processor_class(name: str) -> type[ProcessorMixin]:
     if name in _OWN:
         return _OWN[name]
     import transformers
@@ -130,7 +128,7 @@ def _processor_class(name: str, model_type: str) -> type[ProcessorMixin]:
     cls = getattr(transformers, name, None)
     if isinstance(cls, type) and issubclass(cls, ProcessorMixin):
         return cls
-    raise UnsupportedModel(f"model_type {model_type!r} names the unknown processor {name!r}")
+    raise UnsupportedModel(f"the checkpoint names the unknown processor {name!r}")
 
 
 def _without_video(cls: type[ProcessorMixin]) -> type[ProcessorMixin]:

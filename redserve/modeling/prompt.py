@@ -12,16 +12,17 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
 from redserve.domain.item import Span
-from redserve.errors import InvalidArgument, ModelNotFound, UnsupportedModel
+from redserve.errors import InvalidArgument, UnsupportedModel
 from redserve.modeling.chat_template import ChatTemplate, Message, find_chat_template
 from redserve.modeling.families import Family, family_of, image_token_id, read_config, typed_config
+from redserve.modeling.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from transformers import PreTrainedTokenizerBase
 
 
 class ExpandedPrompt(NamedTuple):
@@ -209,18 +210,6 @@ class PromptRenderer:
                     field=f"{field}.content[{position}].type",
                 )
         return num_images
-
-
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder, without running code of it.
-
-    Raises:
-        ModelNotFound: The folder holds no usable tokenizer.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelNotFound(f"{path} has no usable tokenizer: {error}") from error
 
 
 def _refuse_tokens(texts: Sequence[str], tokens: Sequence[str], field: str) -> None:

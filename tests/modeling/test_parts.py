@@ -167,6 +167,18 @@ def test_half_precision_on_request(dtype: Any, checkpoint: Callable[[str], Path]
     assert vision.num_bytes * 2 == load_vision(path).num_bytes
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_rows_on_cuda_equal_those_on_the_cpu(path: Path) -> None:
+    items = _items(path)
+    vision = load_vision(path, "cuda", "float32")
+    language = load_language(path, "cuda", "float32")
+    assert {vision.device.type, language.device.type} == {"cuda"}
+    on_cuda = vision.encode([item.pixels for item in items])
+    for one, other in zip(on_cuda, _embeddings(path, items), strict=True):
+        torch.testing.assert_close(one.rows.cpu(), other.rows, rtol=1e-3, atol=1e-2)
+
+
 def test_sharded_checkpoints_load(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     source = checkpoint("qwen2_5_vl")
     folder = tmp_path / "sharded"

@@ -13,7 +13,9 @@ from PIL import Image
 from redserve.errors import InvalidArgument, ModelNotFound, UnsupportedModel
 from redserve.modeling import processing
 from redserve.modeling.processing import PIXEL_KEYS, ItemProcessor
+from redserve.modeling.prompt import PromptRenderer
 from tests.modeling.conftest import conversation, picture, pictures
+from tests.support.reference import reference_processor
 from tests.support.tiny_checkpoints import reference_inputs
 
 if TYPE_CHECKING:
@@ -138,6 +140,36 @@ def test_gemma3_with_pan_and_scan_still_knows_its_metadata(
         assert by_size.metadata_for_size(height, width) == found
         rows = reference_inputs(folder, conversation(1), [picture(height, width)])["input_ids"]
         assert int((rows == by_size.image_token_ids[0]).sum()) == found.num_rows
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "gemma3", "idefics3", "aya_vision"])
+def test_folders_as_transformers_5_saves_them(
+    name: str, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = checkpoint(name)
+    shutil.copy(source / "config.json", tmp_path)
+    reference_processor(source).save_pretrained(tmp_path)  # one processor_config.json for all
+    assert not (tmp_path / "preprocessor_config.json").exists()
+    image = picture(30, 50)
+    expected = ItemProcessor.from_checkpoint(source).process(image)
+    found = ItemProcessor.from_checkpoint(tmp_path).process(image)
+    assert found.metadata == expected.metadata
+    assert torch.equal(found.pixels["pixel_values"], expected.pixels["pixel_values"])
+    renderers = [PromptRenderer.from_checkpoint(folder) for folder in (source, tmp_path)]
+    texts = [renderer.render(conversation(2)) for renderer in renderers]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("file", ["preprocessor_config.json", "tokenizer_config.json"])
+def test_older_homes_of_the_processor_class(
+    file: str, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint("llava"), folder)
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**content, "processor_class": "NoSuchProcessor"}))
+    with pytest.raises(UnsupportedModel, match="NoSuchProcessor"):
+        ItemProcessor.from_checkpoint(folder)
 
 
 def test_many_threads_get_the_answers_of_one(checkpoint: Callable[[str], Path]) -> None:
