@@ -1,0 +1,45 @@
+"""What the router answers, in one form for gRPC and HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from redserve.domain import FinishReason, TokenOutput, Usage
+    from redserve.telemetry.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """First event: an LLM replica has admitted the request.
+
+    Attributes:
+        num_prompt_tokens: With every placeholder expanded.
+        num_item_tokens: Embedding rows of each picture, in prompt order.
+    """
+
+    request_id: str
+    model: str
+    num_prompt_tokens: int
+    num_item_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewTokens:
+    """Text to append and the tokens behind it; the text never splits a character."""
+
+    text: str
+    tokens: tuple[TokenOutput, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Last event; `timeline` only when it was asked for."""
+
+    reason: FinishReason
+    usage: Usage
+    timeline: Timeline | None
+
+
+AnswerEvent = Started | NewTokens | Finished

@@ -1,0 +1,144 @@
+"""Puts the router together, starts it and takes it down."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from redserve.telemetry.log import get_logger
+from redserve.telemetry.metrics import RouterMetrics, serve_metrics
+from redserve.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
+from redserve.wire.server import ServiceServer
+from redserve_router.dispatch.dispatcher import Dispatcher
+from redserve_router.dispatch.services import RouterServices
+from redserve_router.http.app import HttpDoor
+from redserve_router.http.server import HttpServer
+from redserve_router.limits import Limits
+from redserve_router.media.addresses import system_resolver
+from redserve_router.media.collect import PictureCollector
+from redserve_router.media.fetch import PictureFetcher
+from redserve_router.media.policy import MediaPolicy
+from redserve_router.metadata import MetadataBook
+from redserve_router.prompt import PromptBuilder
+from redserve_router.replicas.pools import ReplicaPools
+from redserve_router.servicer import RouterServicer
+from redserve_router.timelines import TimelineStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redserve.modeling.prompt import PromptRenderer
+    from redserve.spec.settings import RouterSettings
+    from redserve_router.media.addresses import Resolver
+
+log = get_logger()
+
+SERVICE = "redserve.v1.RouterService"
+
+
+class Router:
+    """One router. Create it inside the event loop; it owns all that it makes.
+
+    Args:
+        settings: What is wished.
+        renderer: Chat template and tokenizer of the checkpoint.
+        model_name: Served name.
+        resolver: Name resolution for picture addresses; tests bring their own.
+    """
+
+    def __init__(
+        self,
+        settings: RouterSettings,
+        renderer: PromptRenderer,
+        model_name: str,
+        *,
+        resolver: Resolver = system_resolver,
+    ) -> None:
+        self._settings = settings
+        self.registry = CollectorRegistry()
+        self._draining = False
+        metrics = RouterMetrics(self.registry)
+        limits = Limits.from_settings(settings)
+        policy = MediaPolicy.from_settings(settings)
+        self.pools = ReplicaPools(settings.encoder_addresses, settings.llm_addresses, metrics)
+        self._fetcher = PictureFetcher(policy, resolver=resolver)
+        self._picture_threads = ThreadPoolExecutor(
+            max(2, settings.num_threads), thread_name_prefix="pictures"
+        )
+        self._prompt_thread = ThreadPoolExecutor(1, thread_name_prefix="prompts")
+        services = RouterServices(
+            name=settings.name or "router",
+            model_name=model_name,
+            pools=self.pools,
+            collector=PictureCollector(policy, self._fetcher, self._picture_threads),
+            metadata=MetadataBook(self.pools, limits.encoder_grace_s),
+            prompts=PromptBuilder(renderer, self._prompt_thread),
+            metrics=metrics,
+            timelines=TimelineStore(settings.num_timelines),
+            limits=limits,
+        )
+        self.dispatcher = Dispatcher(services)
+        self.server = ServiceServer(settings.grpc_host, settings.grpc_port)
+        servicer = RouterServicer(self.dispatcher, services, settings.max_images)
+        self.server.add(add_RouterServiceServicer_to_server, servicer, SERVICE)
+        door = HttpDoor(
+            self.dispatcher,
+            model_name=model_name,
+            token_text=lambda token_id: str(renderer.tokenizer.decode([token_id])),
+            registry=self.registry,
+            why_not_ready=self.why_not_ready,
+            max_request_bytes=settings.max_request_bytes,
+        )
+        self._http = HttpServer(door.app(), settings.http_host, settings.http_port)
+        self._stop_metrics: Callable[[], None] | None = None
+
+    @property
+    def http_port(self) -> int:
+        """Bound HTTP port."""
+        return self._http.port
+
+    def why_not_ready(self) -> str | None:
+        """A sentence for people, or None when requests can be answered."""
+        return "the router is stopping" if self._draining else self.pools.why_not_ready
+
+    async def start(self) -> None:
+        """Listen and connect; readiness follows the replicas.
+
+        Raises:
+            ConfigError: An address cannot be bound.
+        """
+        settings = self._settings
+        await self.server.start()
+        if settings.http_enabled:
+            await self._http.start()
+        else:
+            _, self._stop_metrics = serve_metrics(
+                self.registry, settings.grpc_host, settings.metrics_port
+            )
+        self.pools.on_change(self._tell_readiness)
+        self.pools.start()
+        log.info(
+            "router listens",
+            grpc=self.server.address,
+            http=self._http.port if settings.http_enabled else None,
+            encoders=settings.encoder_addresses,
+            llms=settings.llm_addresses,
+        )
+
+    async def stop(self, drain_timeout_s: float) -> None:
+        """Not ready, no new requests; running ones finish in time or are cancelled."""
+        self._draining = True
+        await asyncio.gather(self.server.drain(drain_timeout_s), self._http.drain(drain_timeout_s))
+        await self.dispatcher.close()
+        await self.pools.stop()
+        await self._fetcher.close()
+        self._picture_threads.shutdown(wait=False, cancel_futures=True)
+        self._prompt_thread.shutdown(wait=False, cancel_futures=True)
+        if self._stop_metrics is not None:
+            await asyncio.to_thread(self._stop_metrics)
+
+    def _tell_readiness(self) -> None:
+        self.server.set_ready(self.why_not_ready() is None)

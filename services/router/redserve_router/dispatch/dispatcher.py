@@ -1,0 +1,171 @@
+"""The door to the inside: takes a question, gives a stream of events, leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from redserve.errors import Cancelled, InternalError, Overloaded, RedServeError
+from redserve.telemetry.clock import now_ns
+from redserve.telemetry.log import get_logger
+from redserve_router.deadline import Deadline
+from redserve_router.dispatch.item_state import Outcome
+from redserve_router.dispatch.life import RequestLife
+from redserve_router.timelines import TimelineBuilder
+from redserve_router.validate import check_question
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from redserve_router.answer import AnswerEvent
+    from redserve_router.dispatch.services import RouterServices
+    from redserve_router.question import Question
+    from redserve_router.replicas.encoder import EncoderReplica
+
+log = get_logger()
+
+RETRY_AFTER_S = 1.0
+CLEAN_UP_TIMEOUT_S = 2.0
+
+
+class Dispatcher:
+    """Answers questions, many at a time."""
+
+    def __init__(self, services: RouterServices) -> None:
+        self._services = services
+        self._num_inflight = 0
+        self._clean_ups: set[asyncio.Task[None]] = set()
+
+    @property
+    def num_inflight(self) -> int:
+        """Requests being served."""
+        return self._num_inflight
+
+    async def answer(
+        self, question: Question, timeout_s: float | None
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """Started, any number of new tokens, Finished. Closing the iterator cancels the request.
+
+        Args:
+            question: What is asked.
+            timeout_s: The client's own deadline, or None for the default.
+
+        Raises:
+            RedServeError: Instead of the next event; nothing comes after it.
+        """
+        services = self._services
+        deadline = Deadline(services.limits.request_timeout_s if timeout_s is None else timeout_s)
+        timeline = TimelineBuilder(question.request_id, services.name, question.received_ns)
+        events: asyncio.Queue[AnswerEvent | None] = asyncio.Queue()
+        life = RequestLife(question, services, deadline, timeline, events.put_nowait)
+        # A task of its own: timeouts and task groups must not span the yields of a generator.
+        task = asyncio.create_task(self._live(life, question, timeline))
+        task.add_done_callback(lambda _: events.put_nowait(None))
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            await task
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def close(self) -> None:
+        """Wait until encoders know of everything that ended early."""
+        if self._clean_ups:
+            await asyncio.wait(self._clean_ups, timeout=CLEAN_UP_TIMEOUT_S)
+
+    async def _live(self, life: RequestLife, question: Question, timeline: TimelineBuilder) -> None:
+        """The request and its book-keeping."""
+        metrics = self._services.metrics
+        code = InternalError.grpc_code
+        metrics.queue_requests.inc()
+        self._num_inflight += 1
+        metrics.inflight.set(self._num_inflight)
+        try:
+            self._check_room()
+            check_question(question, self._services.model_name)
+            await life.run()
+            code = "OK"
+        except RedServeError as error:
+            code = error.grpc_code
+            self._log_failure(question, error)
+            raise
+        except asyncio.CancelledError:
+            code = Cancelled.grpc_code
+            log.info("request cancelled", request=question.sequence_id, num_tokens=len(life.made))
+            raise
+        finally:
+            self._num_inflight -= 1
+            metrics.inflight.set(self._num_inflight)
+            if not life.admitted_ns:
+                metrics.queue_requests.dec()
+            self._account(life, question, timeline, code)
+            if code != "OK" or any(state.attempt > 1 for state in life.items):
+                self._clean_up(question.sequence_id, life.used_encoders)
+
+    def _check_room(self) -> None:
+        limit = self._services.limits.max_inflight_requests
+        if self._num_inflight > limit:
+            raise Overloaded(
+                f"{limit} requests are being served, which is the limit; try again later",
+                retry_after_s=RETRY_AFTER_S,
+            )
+
+    def _log_failure(self, question: Question, error: RedServeError) -> None:
+        write = log.warning if error.http_status >= 500 else log.info
+        write(
+            "request failed",
+            request=question.sequence_id,
+            reason=error.reason,
+            error=str(error),
+        )
+
+    def _account(
+        self, life: RequestLife, question: Question, timeline: TimelineBuilder, code: str
+    ) -> None:
+        """Metrics and timeline of a request that has ended, however it ended."""
+        metrics = self._services.metrics
+        metrics.requests.labels(code).inc()
+        ended = timeline.build()
+        metrics.duration.observe((ended.finished_ns - question.received_ns) / 1e9)
+        metrics.prompt_tokens.inc(life.num_prompt_tokens)
+        metrics.output_tokens.inc(len(life.made))
+        for state in life.items:
+            if state.outcome is not None:
+                metrics.items.labels(state.outcome.value).inc()
+            elif code not in ("OK", Cancelled.grpc_code):
+                metrics.items.labels(Outcome.FAILED.value).inc()
+        if ended.first_token_ns:
+            metrics.ttft.observe((ended.first_token_ns - question.received_ns) / 1e9)
+        if life.num_prompt_tokens:
+            self._services.timelines.keep(ended)
+        if code != "OK":
+            return
+        if len(life.made) > 1:
+            decode_ns = ended.finished_ns - ended.first_token_ns
+            metrics.tpot.observe(decode_ns / 1e9 / (len(life.made) - 1))
+        if ended.overlap_ratio is not None:
+            metrics.overlap_ratio.observe(ended.overlap_ratio)
+
+    def _clean_up(self, sequence_id: str, encoders: set[EncoderReplica]) -> None:
+        """Tell encoders to drop what they still hold; in the background, as far as they live."""
+        for encoder in encoders:
+            if encoder.serving:
+                task = asyncio.create_task(_cancel_on(encoder, sequence_id))
+                self._clean_ups.add(task)
+                task.add_done_callback(self._clean_ups.discard)
+
+
+async def _cancel_on(encoder: EncoderReplica, sequence_id: str) -> None:
+    start_ns = now_ns()
+    try:
+        await encoder.client.cancel(sequence_id, CLEAN_UP_TIMEOUT_S)
+    except RedServeError as error:
+        # Its leases end by themselves.
+        log.debug(
+            "encoder did not hear of a cancelled request",
+            encoder=encoder.address,
+            request=sequence_id,
+            waited_ms=(now_ns() - start_ns) // 1_000_000,
+            error=str(error),
+        )

@@ -1,0 +1,67 @@
+"""One item of a request over all its attempts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from redserve.domain import Item
+    from redserve.errors import RedServeError
+    from redserve_router.media.collect import Picture
+
+
+class Outcome(Enum):
+    """What became of an item; the label of `redserve_items_total`."""
+
+    PREFIX_COVERED = "prefix_covered"
+    ENCODED = "encoded"
+    ENCODER_CACHED = "encoder_cached"
+    FAILED = "failed"
+
+
+@dataclass(slots=True, eq=False)
+class ItemState:
+    """What is known of one item now.
+
+    Attributes:
+        attempt: How often it was dispatched. The LLM replica's `lost_attempt` is compared with it,
+            so it counts on over generations and is 0 for an item that was never dispatched.
+        outcome: As known now; None while it is on its way.
+        avoid: Addresses of encoders on which it failed, until all have been tried.
+        num_retries: Failures in a row; decides how long to back off.
+        failures: Failures by reason, those of connections left out.
+        last_error: The last of either kind.
+    """
+
+    item: Item
+    picture: Picture
+    attempt: int = 0
+    outcome: Outcome | None = None
+    avoid: set[str] = field(default_factory=set)
+    num_retries: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    last_error: RedServeError | None = None
+
+    @property
+    def index(self) -> int:
+        """Position among the items, in prompt order."""
+        return self.item.index
+
+    def begin_attempt(self) -> None:
+        """It is dispatched (again)."""
+        self.attempt += 1
+        self.outcome = None
+
+    def arrived(self, *, cached: bool) -> None:
+        """The LLM replica has been told where to get it."""
+        self.outcome = Outcome.ENCODER_CACHED if cached else Outcome.ENCODED
+        self.num_retries = 0
+
+    def failed_on(self, address: str, error: RedServeError) -> None:
+        """An encoder did not deliver it; another one may."""
+        self.last_error = error
+        self.avoid.add(address)
+        self.num_retries += 1

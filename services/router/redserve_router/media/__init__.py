@@ -1,0 +1,1 @@
+"""Pictures: what may come in, from where, and what its header says."""

@@ -1,0 +1,1 @@
+"""Encoders and LLM replicas: connections, load, and which of them may work together."""

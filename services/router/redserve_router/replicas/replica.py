@@ -1,0 +1,118 @@
+"""One replica: a connection that is kept, watched, dropped when it breaks, and made again."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from redserve.errors import RedServeError, Unavailable
+from redserve.telemetry.log import get_logger
+from redserve.wire.channel import open_channel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import grpc
+
+log = get_logger()
+
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 2.0
+INFO_TIMEOUT_S = 5.0
+LOAD_INTERVAL_MS = 50
+"""Least time between two load reports; in between, the router counts what it sends itself."""
+
+
+class Replica(ABC):
+    """What encoders and LLM replicas have in common. Create and use it inside one event loop.
+
+    Attributes:
+        pool: "encoder" or "llm".
+        address: host:port.
+        connection: Number of the connection; a replica that comes back is another one.
+    """
+
+    pool: ClassVar[str]
+
+    def __init__(self, address: str, on_change: Callable[[], None]) -> None:
+        self.address = address
+        self.connection = 0
+        # One channel for ever: it reconnects by itself, and streams that outlive the load reports
+        # (a replica that drains) can end in peace.
+        self._channel = open_channel(address)
+        self._on_change = on_change
+        self._serving = False
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether it is connected and takes new work."""
+        return self._serving
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Of the checkpoint that it serves; empty before the first connection."""
+
+    @abstractmethod
+    def load_figures(self) -> dict[str, float]:
+        """Load by name, for people."""
+
+    @abstractmethod
+    async def _introduce(self) -> None:
+        """Ask who it is; forget what was known of it."""
+
+    @abstractmethod
+    async def _follow_load(self) -> None:
+        """Follow its load until the connection breaks; calls `_set_serving`."""
+
+    def broke(self, why: RedServeError) -> None:
+        """A call found the replica gone: stop using it now, and connect again."""
+        if self._watch is not None and self._serving:
+            log.warning("replica broke", pool=self.pool, address=self.address, error=str(why))
+            self._set_serving(False)
+            self._watch.cancel()
+
+    async def run(self) -> None:
+        """Keep the connection; cancel to end and to close it."""
+        backoff_s = FIRST_BACKOFF_S
+        try:
+            while True:
+                connection = self.connection
+                await self._watch_once()
+                if self.connection != connection:
+                    backoff_s = FIRST_BACKOFF_S
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+        finally:
+            await self._channel.close()
+
+    async def _watch_once(self) -> None:
+        self._watch = asyncio.create_task(self._live(self._channel))
+        try:
+            await asyncio.wait({self._watch})
+        finally:
+            self._watch.cancel()
+        self._log_end(self._watch)
+        self._set_serving(False)
+
+    async def _live(self, channel: grpc.aio.Channel) -> None:
+        await channel.channel_ready()
+        await self._introduce()
+        self.connection += 1
+        log.info("replica connected", pool=self.pool, address=self.address)
+        await self._follow_load()
+        raise Unavailable("it ended its load reports: it is stopping")
+
+    def _log_end(self, watch: asyncio.Task[None]) -> None:
+        error = None if watch.cancelled() else watch.exception()
+        if isinstance(error, RedServeError):
+            log.warning("replica lost", pool=self.pool, address=self.address, error=str(error))
+        elif error is not None:
+            log.error("replica watch failed", pool=self.pool, address=self.address, exc_info=error)
+
+    def _set_serving(self, serving: bool) -> None:
+        if serving != self._serving:
+            self._serving = serving
+            self._on_change()
