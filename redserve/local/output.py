@@ -26,7 +26,7 @@ class OutputSink:
     def __init__(self, path: Path, on_line: Callable[[str], None]) -> None:
         self._path = path
         self._on_line = on_line
-        self._file = path.open("wb")
+        self._file = path.open("wb", buffering=0)
         self._num_bytes = 0
         self._rest = b""
         self._last: deque[str] = deque(maxlen=20)
@@ -59,11 +59,10 @@ class OutputSink:
         if self._num_bytes + len(line) > MAX_FILE_BYTES:
             self._file.close()
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-            self._file = self._path.open("wb")
+            self._file = self._path.open("wb", buffering=0)
             self._num_bytes = 0
         try:
             self._file.write(line + b"\n")
-            self._file.flush()
         except OSError as error:  # a full disk must not take the service down
             self._on_line(f"(not in {self._path}: {error.strerror})")
         self._num_bytes += len(line) + 1

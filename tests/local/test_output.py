@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from redserve.local import output
+from redserve.local.output import MAX_LINE_BYTES, OutputSink
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_lines_are_put_together(tmp_path: Path) -> None:
+    lines: list[str] = []
+    sink = OutputSink(tmp_path / "log", lines.append)
+    for part in (b"one\ntw", b"o\r\n", b"\n", b"thr\xffee"):
+        sink.feed(part)
+    assert lines == ["one", "two", ""]
+    sink.end_of_run()
+    sink.end_of_run()
+    assert lines == ["one", "two", "", "thr\ufffdee"]
+    assert sink.last_line == "thr\ufffdee"
+    sink.close()
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo\r\n\nthr\xffee\n"
+
+
+def test_endless_lines_are_broken(tmp_path: Path) -> None:
+    lines: list[str] = []
+    sink = OutputSink(tmp_path / "log", lines.append)
+    sink.feed(b"x" * (MAX_LINE_BYTES * 2 + 1))
+    sink.close()
+    assert [len(line) for line in lines] == [MAX_LINE_BYTES] * 2
+
+
+def test_the_file_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "MAX_FILE_BYTES", 100)
+    sink = OutputSink(tmp_path / "log", lambda _line: None)
+    for number in range(100):
+        sink.feed(f"line {number}\n".encode())
+    sink.close()
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["log", "log.1"]
+    assert all(file.stat().st_size <= 110 for file in files)
+    assert (tmp_path / "log").read_text().endswith("line 99\n")
+
+
+def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
+    lines: list[str] = []
+    (tmp_path / "log").symlink_to("/dev/full")
+    sink = OutputSink(tmp_path / "log", lines.append)
+    sink.feed(b"hello\n")
+    assert lines == [f"(not in {tmp_path / 'log'}: No space left on device)", "hello"]
+    sink.close()

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from redserve.errors import ConfigError, ModelNotFound
+from redserve.local.machine import Machine
+from redserve.local.plan import Listen, plan, resolve_model
+from tests.spec.manifests import service
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ANY_PORTS = {"http": {"port": 0}, "grpc": {"port": 0}}
+
+
+def test_every_process_has_a_place_of_its_own() -> None:
+    made = plan(
+        service(encoder={"replicas": 2}, router=ANY_PORTS), Machine(4, 0), Listen(), "file:///m"
+    )
+    assert [workload.name for workload in made.workloads] == [
+        "encoder-0",
+        "encoder-1",
+        "llm-0",
+        "router",
+    ]
+    assert made.http_address is not None
+    addresses = [workload.address for workload in made.workloads] + [made.http_address]
+    addresses += [one.metrics_address or "" for one in made.workloads[:-1]]
+    assert len(set(addresses)) == 8
+    threads = [one.env["OMP_NUM_THREADS"] for one in made.workloads[:-1]]
+    assert threads == ["1", "1", "2"]
+    encoders = made.workloads[-1].env["REDSERVE_ROUTER_ENCODER_ADDRESSES"]
+    assert encoders == f'["{made.workloads[0].address}", "{made.workloads[1].address}"]'
+    assert made.grpc_address == made.workloads[-1].address
+
+
+def test_the_command_line_has_the_last_word() -> None:
+    listen = Listen(http_host="0.0.0.0", http_port=0, grpc_host="localhost", grpc_port=0)
+    made = plan(service(), Machine(2, 0), listen, "file:///m")
+    env = made.workloads[-1].env
+    assert env["REDSERVE_ROUTER_HTTP_HOST"] == "0.0.0.0"
+    assert made.http_address == f"127.0.0.1:{env['REDSERVE_ROUTER_HTTP_PORT']}"
+    assert made.grpc_address == f"localhost:{env['REDSERVE_ROUTER_GRPC_PORT']}"
+
+
+def test_a_port_in_use_is_told_before_anything_starts() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        router = {"http": {"port": 0}, "grpc": {"port": port}}
+        with pytest.raises(ConfigError, match="--grpc-port PORT") as caught:
+            plan(service(router=router), Machine(2, 0), Listen(), "file:///m")
+    assert caught.value.field == "spec.router.grpc.port"
+
+
+def test_without_http_its_port_does_not_matter() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        router = {"openAI": "Disabled", "http": {"port": other.getsockname()[1]}}
+        made = plan(
+            service(router={**router, "grpc": {"port": 0}}), Machine(2, 0), Listen(), "file:///m"
+        )
+    assert made.http_address is None
+
+
+def test_cpu_limits_become_threads() -> None:
+    made = plan(
+        service(
+            encoder={"resources": {"limits": {"cpu": "1500m"}}},
+            llm={"resources": {"limits": {"cpu": 3}}},
+            router=ANY_PORTS,
+        ),
+        Machine(8, 0),
+        Listen(),
+        "file:///m",
+    )
+    assert [one.env["OMP_NUM_THREADS"] for one in made.workloads[:-1]] == ["1", "3"]
+
+
+def checkpoint(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+def test_relative_models_lie_beside_the_manifest(tmp_path: Path) -> None:
+    made = checkpoint(tmp_path / "some model")
+    uri = resolve_model(service(model={"uri": "file://some model"}), tmp_path)
+    assert uri == made.as_uri()
+    assert uri.endswith("some%20model")
+
+
+def test_a_model_that_is_not_there_names_the_field(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        resolve_model(service(model={"uri": "file://nothing"}), tmp_path)
+    assert caught.value.field == "spec.model.uri"
