@@ -208,6 +208,8 @@ class GrpcTransport:
         channel = self._channels.get(incarnation)
         if channel is None:
             raise PeerLost(f"{incarnation} is not a peer (any more)")
+        if deadline_s <= 0:
+            raise DeadlineExceeded("the deadline of the transfer has passed")
         stub = transport_pb2_grpc.TransportServiceStub(channel)
         call = stub.Fetch(pb.FetchRequest(lease_id=descriptor.lease_id), timeout=deadline_s)
         destination.hold()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from redserve.errors import (
@@ -15,38 +15,24 @@ from redserve.errors import (
     PeerLost,
     RedServeError,
     TensorGone,
-    Unavailable,
 )
 from redserve.telemetry.log import get_logger
+from redserve.transport.connections import RELEASE_TIMEOUT_S, Connections
 from redserve.transport.lease_table import checksum_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from redserve.telemetry.metrics import TransportMetrics
     from redserve.transport.base import Descriptor, PeerInfo, Producer, Transport
+    from redserve.transport.connections import Connection
     from redserve.transport.pool import Region
 
 log = get_logger()
 
 CLOSE_TIMEOUT_S: Final = 5.0
-RELEASE_TIMEOUT_S: Final = 2.0
-"""How long a failed pull tries to tell its producer; the lease ends by itself otherwise."""
 INLINE_CHECKSUM_BYTES: Final = 4 << 20
 """Larger tensors are checked in a thread: this much takes 0.1 ms."""
-MAX_DEAD: Final = 1024
-"""Incarnations remembered as dead."""
-
-
-@dataclass(slots=True)
-class _Connection:
-    """The control path to one incarnation, closed after the last pull once it broke."""
-
-    peer: PeerInfo
-    producer: Producer
-    num_users: int = 0
-    broken: bool = False
-    releases: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +48,7 @@ class Puller:
     """Pulls tensors into regions that the caller has reserved.
 
     All calls belong to one event loop. Any number of pulls may run at once: what bounds them is
-    the room that their callers could reserve.
+    the room that their callers could reserve (`Pool.alloc_wait`).
 
     Args:
         transport: The data path.
@@ -79,14 +65,10 @@ class Puller:
         metrics: TransportMetrics | None = None,
     ) -> None:
         self._transport = transport
-        self._connect = connect
+        self._connections = Connections(transport, connect)
         self._incarnation = consumer_incarnation
         self._metrics = metrics
         self._kind = transport.local_info().backend
-        self._connections: dict[str, _Connection] = {}
-        self._dead: dict[str, None] = {}  # oldest first
-        self._background: set[asyncio.Task[None]] = set()
-        self._closed = False
         if metrics is not None:
             metrics.info.labels(transport=self._kind).set(1)
 
@@ -110,6 +92,7 @@ class Puller:
             CorruptTransfer: Checksum or lease did not hold, twice in a row.
             DeadlineExceeded: Not done in time.
             InternalError: The tensor has another size than the destination.
+            Unavailable: `close` was called.
         """
         ends_at = asyncio.get_running_loop().time() + deadline_s
         started = time.perf_counter()
@@ -132,59 +115,68 @@ class Puller:
             moved.inc(destination.num_bytes)
 
     async def close(self) -> None:
-        """Hang up everywhere; running pulls fail. Idempotent."""
-        self._closed = True
-        for connection in tuple(self._connections.values()):
-            self._drop(connection)
-        await asyncio.gather(*self._background, return_exceptions=True)
+        """Hang up everywhere; running pulls fail with PeerLost. Idempotent."""
+        await self._connections.close()
         if not await self._transport.close(CLOSE_TIMEOUT_S):
             log.warning("transfers were still in flight at close", transport=self._kind)
 
     async def _attempt(self, peer: PeerInfo, job: _Job) -> None:
-        connection = self._connection_to(peer)
-        connection.num_users += 1
-        try:
-            await self._transfer(connection, job)
-        except PeerLost:
-            connection.broken = True
-            raise
-        finally:
-            connection.num_users -= 1
-            if connection.broken and not connection.num_users:
-                self._drop(connection)
-
-    async def _transfer(self, connection: _Connection, job: _Job) -> None:
         loop = asyncio.get_running_loop()
-        asked_at = loop.time()
-        descriptor = await self._prepare(connection, job)
-        lease_ends_at = asked_at + descriptor.ttl_s  # by our clock, and on the safe side
-        try:
-            _check(descriptor, connection.peer, job.destination)
-            await self._move(descriptor, job, lease_ends_at)
-            await _verify(descriptor, job.destination, lease_ends_at)
+        with self._connections.use(peer) as connection:
+            asked_at = loop.time()
+            descriptor = await self._prepare(connection, job)
+            lease_ends_at = asked_at + descriptor.ttl_s  # by our clock, and on the safe side
+            try:
+                _check(descriptor, peer, job.destination)
+                await self._move(descriptor, job, lease_ends_at)
+                await _verify(descriptor, job.destination, lease_ends_at)
+            except BaseException:
+                connection.release_later(descriptor.lease_id)
+                raise
             await self._confirm(connection, descriptor, job)
-        except BaseException:
-            self._release_later(connection, descriptor.lease_id)
-            raise
 
-    async def _prepare(self, connection: _Connection, job: _Job) -> Descriptor:
-        peer, producer = connection.peer, connection.producer
+    async def _prepare(self, connection: Connection, job: _Job) -> Descriptor:
+        peer = connection.peer
         try:
-            descriptor = await producer.prepare(job.tensor_key, self._incarnation, _left(job))
+            descriptor = await self._ask(connection, job)
         except TensorGone:
             # A process that restarted at the same address knows none of the old one's tensors.
             with suppress(DeadlineExceeded, PeerLost):
-                now_there = await producer.hello(_left(job))
+                now_there = await connection.producer.hello(_left(job))
                 if now_there.incarnation != peer.incarnation:
-                    self._bury(connection)
+                    self._connections.bury(connection)
             if connection.broken:
                 raise PeerLost(f"{peer.incarnation} is gone, its address has a successor") from None
             raise
         if descriptor.incarnation != peer.incarnation:
-            self._release_later(connection, descriptor.lease_id)
-            self._bury(connection)
+            connection.release_later(descriptor.lease_id)
+            self._connections.bury(connection)
             raise PeerLost(f"{peer.incarnation} is gone, {descriptor.incarnation} is there now")
         return descriptor
+
+    async def _ask(self, connection: Connection, job: _Job) -> Descriptor:
+        """Prepare, in a call of its own: a lease whose puller gave up meanwhile is given back."""
+        left_s = _left(job)
+        asking = connection.start(
+            connection.producer.prepare(
+                job.tensor_key, self._incarnation, left_s + RELEASE_TIMEOUT_S
+            )
+        )
+
+        def give_back(task: asyncio.Task[Descriptor]) -> None:
+            if not task.cancelled() and task.exception() is None:
+                connection.release_later(task.result().lease_id)
+
+        try:
+            async with asyncio.timeout(left_s):
+                return await asyncio.shield(asking)
+        except TimeoutError:
+            asking.add_done_callback(give_back)
+            who = connection.peer.incarnation
+            raise DeadlineExceeded(f"{who} gave no lease in time") from None
+        except asyncio.CancelledError:
+            asking.add_done_callback(give_back)
+            raise
 
     async def _move(self, descriptor: Descriptor, job: _Job, lease_ends_at: float) -> None:
         loop = asyncio.get_running_loop()
@@ -196,57 +188,30 @@ class Puller:
                 raise CorruptTransfer("the lease ended while the tensor was read") from error
             raise
 
-    async def _confirm(self, connection: _Connection, descriptor: Descriptor, job: _Job) -> None:
-        """Release the lease; only then is it certain that it held while we read."""
-        try:
-            held = await connection.producer.release(
-                descriptor.lease_id, consumed=True, timeout_s=_left(job)
+    async def _confirm(self, connection: Connection, descriptor: Descriptor, job: _Job) -> None:
+        """Release the lease; only then is it certain that it held while we read.
+
+        The checksum has proved the bytes already if there is one: that their producer dies or
+        the deadline passes in this moment then changes nothing.
+        """
+        releasing = connection.start(
+            connection.producer.release(
+                descriptor.lease_id, consumed=True, timeout_s=RELEASE_TIMEOUT_S
             )
-        except (PeerLost, DeadlineExceeded) as error:
+        )
+        left_s = job.ends_at - asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(max(left_s, 0.0)):
+                held = await asyncio.shield(releasing)
+        except TimeoutError:
+            if descriptor.checksum is None:
+                raise DeadlineExceeded("the lease could not be confirmed in time") from None
+        except (PeerLost, DeadlineExceeded):
             if descriptor.checksum is None:
                 raise
-            # The checksum has proved the bytes; that their producer died since changes nothing.
-            log.info("release failed after a good transfer", why=str(error))
-            return
-        if not held:
-            raise CorruptTransfer("the lease had ended when the tensor was released")
-
-    def _connection_to(self, peer: PeerInfo) -> _Connection:
-        if self._closed:
-            raise Unavailable("transfers are closed: this process is shutting down")
-        if peer.incarnation in self._dead:
-            raise PeerLost(f"{peer.incarnation} is dead")
-        connection = self._connections.get(peer.incarnation)
-        if connection is None:
-            self._transport.add_peer(peer)
-            connection = _Connection(peer, self._connect(peer))
-            self._connections[peer.incarnation] = connection
-        return connection
-
-    def _bury(self, connection: _Connection) -> None:
-        """Its address has a successor: never ask for this incarnation again."""
-        connection.broken = True
-        self._dead[connection.peer.incarnation] = None
-        while len(self._dead) > MAX_DEAD:
-            del self._dead[next(iter(self._dead))]
-
-    def _drop(self, connection: _Connection) -> None:
-        if self._connections.get(connection.peer.incarnation) is connection:
-            del self._connections[connection.peer.incarnation]
-            self._transport.remove_peer(connection.peer.incarnation)
-            self._run(_hang_up(connection))
-
-    def _release_later(self, connection: _Connection, lease_id: int) -> None:
-        """Tell the producer that a pull failed, without making its caller wait."""
-        task = self._run(_release_failed(connection.producer, lease_id))
-        connection.releases.add(task)
-        task.add_done_callback(connection.releases.discard)
-
-    def _run(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
+        else:
+            if not held:
+                raise CorruptTransfer("the lease had ended when the tensor was released")
 
     def _count(self, error: RedServeError) -> None:
         if self._metrics is not None:
@@ -282,14 +247,3 @@ async def _verify(descriptor: Descriptor, destination: Region, lease_ends_at: fl
         found = await asyncio.to_thread(checksum_of, destination)
     if found != descriptor.checksum:
         raise CorruptTransfer(f"checksum {found:016x} instead of {descriptor.checksum:016x}")
-
-
-async def _release_failed(producer: Producer, lease_id: int) -> None:
-    with suppress(PeerLost, DeadlineExceeded):  # then the lease ends by its ttl
-        await producer.release(lease_id, consumed=False, timeout_s=RELEASE_TIMEOUT_S)
-
-
-async def _hang_up(connection: _Connection) -> None:
-    if connection.releases:
-        await asyncio.wait(connection.releases)
-    await connection.producer.close()

@@ -69,17 +69,17 @@ async def call(channel: grpc.aio.Channel, kind: str, request: bytes = b"x") -> b
     """The last answer of one call."""
     opened: Any = channel  # typed by protobuf messages, and these are plain bytes
     path = f"/{SERVICE}/{kind}"
-    answer: bytes = b""
+    answer: bytes
     if kind == "one_one":
         answer = await opened.unary_unary(path)(request, timeout=5)
     elif kind == "many_one":
         answer = await opened.stream_unary(path)(iter([request]), timeout=5)
     elif kind == "many_many":
-        async for answer in opened.stream_stream(path)(iter([request]), timeout=5):
-            pass
+        stream = opened.stream_stream(path)(iter([request]), timeout=5)
+        answer = [piece async for piece in stream][-1]
     else:
-        async for answer in opened.unary_stream(path)(request, timeout=5):
-            pass
+        stream = opened.unary_stream(path)(request, timeout=5)
+        answer = [piece async for piece in stream][-1]
     return answer
 
 

@@ -1,0 +1,148 @@
+"""The control paths of a consumer, one per incarnation of a producer.
+
+A connection that broke is closed after the last pull that uses it, and after the calls that must
+outlive their pull (releases above all). An incarnation whose address has a successor is dead for
+ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from redserve.errors import DeadlineExceeded, PeerLost, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from redserve.transport.base import PeerInfo, Producer, Transport
+
+T = TypeVar("T")
+
+RELEASE_TIMEOUT_S: Final = 2.0
+"""How long a release is tried; the lease ends by itself otherwise."""
+MAX_DEAD: Final = 1024
+"""Incarnations remembered as dead."""
+
+
+class Connection:
+    """The control path to one incarnation.
+
+    Attributes:
+        peer: Who is there.
+        producer: How to ask it.
+        num_users: Pulls that use it now.
+        broken: Whether to close it once nobody uses it.
+    """
+
+    __slots__ = ("_pending", "broken", "num_users", "peer", "producer")
+
+    def __init__(self, peer: PeerInfo, producer: Producer) -> None:
+        self.peer = peer
+        self.producer = producer
+        self.num_users = 0
+        self.broken = False
+        self._pending: set[asyncio.Task[Any]] = set()
+
+    def start(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a call that goes on when its pull is cancelled or out of time."""
+        task = asyncio.get_running_loop().create_task(call)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+        task.add_done_callback(_look_at)
+        return task
+
+    def release_later(self, lease_id: int) -> None:
+        """Tell the producer that a pull failed, without making its caller wait."""
+        self.start(self._release_failed(lease_id))
+
+    async def hang_up(self) -> None:
+        """Let what is under way end (it has timeouts), then close."""
+        while self._pending:
+            await asyncio.wait(self._pending)
+        await self.producer.close()
+
+    async def _release_failed(self, lease_id: int) -> None:
+        with suppress(PeerLost, DeadlineExceeded):  # then the lease ends by its ttl
+            await self.producer.release(lease_id, consumed=False, timeout_s=RELEASE_TIMEOUT_S)
+
+
+class Connections:
+    """All of them. Belongs to one event loop.
+
+    Args:
+        transport: Is told of peers that come and go.
+        connect: Opens the control path to a producer.
+    """
+
+    def __init__(self, transport: Transport, connect: Callable[[PeerInfo], Producer]) -> None:
+        self._transport = transport
+        self._connect = connect
+        self._open: dict[str, Connection] = {}
+        self._dead: dict[str, None] = {}  # oldest first
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @contextmanager
+    def use(self, peer: PeerInfo) -> Iterator[Connection]:
+        """The connection to `peer`; a PeerLost that leaves the block breaks it.
+
+        Raises:
+            PeerLost: The incarnation is dead.
+            Unavailable: `close` was called.
+        """
+        connection = self._connection_to(peer)
+        connection.num_users += 1
+        try:
+            yield connection
+        except PeerLost:
+            connection.broken = True
+            raise
+        finally:
+            connection.num_users -= 1
+            if connection.broken and not connection.num_users:
+                self._drop(connection)
+
+    def bury(self, connection: Connection) -> None:
+        """Its address has a successor: never ask for this incarnation again."""
+        connection.broken = True
+        self._dead[connection.peer.incarnation] = None
+        while len(self._dead) > MAX_DEAD:
+            del self._dead[next(iter(self._dead))]
+
+    async def close(self) -> None:
+        """Hang up everywhere; running pulls fail with PeerLost. Idempotent."""
+        self._closed = True
+        for connection in tuple(self._open.values()):
+            self._drop(connection)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _connection_to(self, peer: PeerInfo) -> Connection:
+        if self._closed:
+            raise Unavailable("transfers are closed: this process is shutting down")
+        if peer.incarnation in self._dead:
+            raise PeerLost(f"{peer.incarnation} is dead")
+        connection = self._open.get(peer.incarnation)
+        if connection is None:
+            self._transport.add_peer(peer)
+            connection = Connection(peer, self._connect(peer))
+            self._open[peer.incarnation] = connection
+        return connection
+
+    def _drop(self, connection: Connection) -> None:
+        if self._open.get(connection.peer.incarnation) is not connection:
+            return
+        del self._open[connection.peer.incarnation]
+        self._transport.remove_peer(connection.peer.incarnation)
+        task = asyncio.get_running_loop().create_task(connection.hang_up())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        task.add_done_callback(_look_at)
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Its pull may be gone: an error that nobody waits for is no news."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redserve.errors import CorruptTransfer, TensorGone
+from redserve.transport.lease_table import LeaseTable, checksum_of
+from redserve.transport.pool import Pool
+
+TTL_S = 10.0
+GRACE_S = 2.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Owner:
+    """An owner that offers one tensor and remembers how leases ended."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.pool = Pool(1 << 16, 64)
+        self.table = LeaseTable(self.pool, "p-1", TTL_S, self.clock, grace_s=GRACE_S)
+        self.ended: list[tuple[str, bool]] = []
+        self.region = self.pool.alloc(1000)
+        self.region.view[:] = 7
+        self.table.offer("k", self.region, self.on_released)
+
+    def on_released(self, key: str, consumed: bool) -> None:
+        self.ended.append((key, consumed))
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner()
+
+
+def test_a_lease_names_place_size_time_and_checksum(owner: Owner):
+    lease = owner.table.prepare("k", "c")
+    assert (lease.incarnation, lease.offset, lease.num_bytes) == ("p-1", owner.region.offset, 1000)
+    assert lease.ttl_s == TTL_S
+    assert lease.checksum == checksum_of(owner.region)
+    assert owner.table.region_of(lease.lease_id) is owner.region
+
+
+def test_without_checksum_there_is_none(owner: Owner):
+    owner.table.offer("bare", owner.pool.alloc(8), owner.on_released, checksum=False)
+    assert owner.table.prepare("bare", "c").checksum is None
+
+
+def test_unknown_withdrawn_and_freed_tensors_are_gone(owner: Owner):
+    with pytest.raises(TensorGone, match="'other'"):
+        owner.table.prepare("other", "c")
+    assert owner.table.withdraw("k")
+    assert owner.table.withdraw("k")
+    with pytest.raises(TensorGone):
+        owner.table.prepare("k", "c")
+    owner.table.offer("again", owner.region, owner.on_released)
+    owner.region.free()
+    with pytest.raises(TensorGone, match="without being withdrawn"):
+        owner.table.prepare("again", "c")
+
+
+def test_a_key_is_offered_once_at_a_time(owner: Owner):
+    with pytest.raises(ValueError, match="offered already"):
+        owner.table.offer("k", owner.region, owner.on_released)
+    owner.table.withdraw("k")
+    owner.table.offer("k", owner.region, owner.on_released)
+
+
+@pytest.mark.parametrize("consumed", [True, False])
+def test_release_reports_and_keeps_the_offer(owner: Owner, consumed: bool):
+    lease = owner.table.prepare("k", "c")
+    assert owner.table.release(lease.lease_id, consumed)
+    assert owner.ended == [("k", consumed)]
+    assert not owner.table.release(lease.lease_id, consumed)
+    assert owner.ended == [("k", consumed)]
+    owner.table.prepare("k", "c")
+
+
+def test_several_consumers_read_at_once(owner: Owner):
+    leases = [owner.table.prepare("k", f"c-{number}") for number in range(3)]
+    assert len({lease.lease_id for lease in leases}) == 3
+    assert not owner.table.withdraw("k")
+    owner.region.free()
+    for lease in leases:
+        assert owner.pool.used_bytes > 0
+        assert owner.table.region_of(lease.lease_id) is owner.region
+        assert owner.table.release(lease.lease_id, consumed=True)
+    assert owner.pool.used_bytes == 0
+    assert owner.ended == [("k", True)] * 3
+
+
+def test_an_expired_lease_is_not_valid_but_its_memory_stays_for_the_grace(owner: Owner):
+    lease = owner.table.prepare("k", "c")
+    owner.table.withdraw("k")
+    owner.region.free()
+    owner.clock.now += TTL_S
+    with pytest.raises(CorruptTransfer):
+        owner.table.region_of(lease.lease_id)
+    assert owner.table.reap() == 0
+    assert owner.pool.used_bytes > 0
+    owner.clock.now += GRACE_S
+    assert owner.table.reap() == 1
+    assert owner.pool.used_bytes == 0
+    assert owner.ended == [("k", False)]
+    assert not owner.table.release(lease.lease_id, consumed=True)
+
+
+def test_a_late_release_is_refused_and_counts_as_not_consumed(owner: Owner):
+    lease = owner.table.prepare("k", "c")
+    owner.clock.now += TTL_S
+    assert not owner.table.release(lease.lease_id, consumed=True)
+    assert owner.ended == [("k", False)]
+
+
+def test_vanished_consumers_are_reaped_by_the_next_prepare(owner: Owner):
+    owner.table.prepare("k", "vanished")
+    owner.clock.now += TTL_S + GRACE_S
+    owner.table.prepare("k", "c")
+    assert owner.ended == [("k", False)]
+    assert owner.table.num_leases == 1
+
+
+def test_reap_takes_a_time_of_its_own(owner: Owner):
+    owner.table.prepare("k", "c")
+    assert owner.table.reap(owner.clock.now + TTL_S + GRACE_S - 0.001) == 0
+    assert owner.table.reap(owner.clock.now + TTL_S + GRACE_S) == 1
+
+
+def test_the_owner_may_withdraw_and_offer_again_inside_the_callback():
+    pool = Pool(1 << 12, 64)
+    table = LeaseTable(pool, "p", TTL_S)
+    region = pool.alloc(10)
+
+    def once(key: str, consumed: bool) -> None:
+        assert consumed
+        assert table.withdraw(key)
+        region.free()
+
+    table.offer("k", region, once)
+    lease = table.prepare("k", "c")
+    assert table.release(lease.lease_id, consumed=True)
+    assert (pool.used_bytes, table.num_offers, table.num_leases) == (0, 0, 0)
+
+
+def test_lease_ids_of_another_incarnation_mean_nothing(owner: Owner):
+    other = Owner()
+    lease = owner.table.prepare("k", "c")
+    other.table.prepare("k", "c")
+    with pytest.raises(CorruptTransfer):
+        other.table.region_of(lease.lease_id)
+    assert not other.table.release(lease.lease_id, consumed=True)
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["prepare", "release", "withdraw", "reap", "tick", "offer"]),
+        st.integers(0, 5),
+    ),
+    max_size=60,
+)
+
+
+@given(steps)
+def test_memory_returns_exactly_when_owner_and_readers_are_done(script: list[tuple[str, int]]):
+    owner = Owner()
+    leases: list[int] = []
+    offered = True
+    for action, number in script:
+        if action == "prepare" and offered:
+            leases.append(owner.table.prepare("k", f"c-{number}").lease_id)
+        elif action == "release" and leases:
+            owner.table.release(leases[number % len(leases)], consumed=True)
+        elif action == "withdraw" and offered:
+            owner.table.withdraw("k")
+            owner.region.free()
+            offered = False
+        elif action == "offer" and not offered:
+            owner.region = owner.pool.alloc(1000)
+            owner.table.offer("k", owner.region, owner.on_released)
+            offered = True
+        elif action == "reap":
+            owner.table.reap()
+        elif action == "tick":
+            owner.clock.now += number
+    owner.table.withdraw("k")
+    owner.region.free()
+    assert (owner.pool.used_bytes > 0) == (owner.table.num_leases > 0)
+    owner.table.reap(owner.clock.now + TTL_S + GRACE_S)
+    assert owner.pool.used_bytes == 0
+    assert len(owner.ended) == len(leases)
