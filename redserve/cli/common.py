@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import TypeAlias
 
 from redserve.errors import ConfigError
 from redserve.local.state import find_service
 from redserve.spec.settings import runtime_directory
 
-Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What `add_subparsers` returns; argparse has no public name for it."""
 
 DEFAULT_MANIFEST = Path("redservice.yaml")
 

@@ -30,7 +30,7 @@ def start_detached(arguments: argparse.Namespace, service: str, root: Path) -> i
     log_path = root / service / "up.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "redserve.cli.main", *_command_line(arguments)],
+            [*_program(), *_command_line(arguments)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -47,6 +47,12 @@ def start_detached(arguments: argparse.Namespace, service: str, root: Path) -> i
     if process.returncode in (0, None):
         raise Unavailable(f"{service} ended before it was ready; see {log_path}")
     return process.returncode
+
+
+def _program() -> list[str]:
+    """How this program was started, without its arguments: as a script or by `-m`."""
+    num_words = len(sys.orig_argv) - len(sys.argv) + 1
+    return [sys.executable, *sys.orig_argv[1:num_words]]
 
 
 def _command_line(arguments: argparse.Namespace) -> list[str]:

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from redserve.local import output
 from redserve.local.output import MAX_LINE_BYTES, OutputSink
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 def test_lines_are_put_together(tmp_path: Path) -> None:

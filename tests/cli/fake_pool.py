@@ -1,0 +1,33 @@
+"""An encoder or an LLM engine that is only healthy, as a child of `redserve up`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from redserve.errors import RedServeError
+from redserve.spec.settings import EncoderSettings, LLMSettings
+from redserve.wire.server import ServiceServer
+
+
+async def main(settings: EncoderSettings | LLMSettings) -> None:
+    server = ServiceServer(settings.grpc_host, settings.grpc_port)
+    await server.start()
+    server.set_ready(True)
+    print(f"{settings.name} on {settings.device} with {settings.model_uri}", flush=True)
+    await server.wait_for_signal()
+    await server.drain(settings.drain_timeout_s)
+
+
+def checked(settings: EncoderSettings | LLMSettings) -> EncoderSettings | LLMSettings:
+    if isinstance(settings, LLMSettings) and settings.token_budget == 13:
+        raise RedServeError("13 tokens bring no luck", field="token_budget")
+    return settings
+
+
+def run(kind: type[EncoderSettings] | type[LLMSettings]) -> None:
+    try:
+        asyncio.run(main(checked(kind.from_env())))
+    except RedServeError as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        sys.exit(2)
