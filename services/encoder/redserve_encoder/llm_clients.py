@@ -57,6 +57,11 @@ class LlmClients:
         self._model = model
         self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
         self._num_calls: dict[str, int] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def expect(self, address: str) -> None:
+        """Connect to a replica that there will be something to tell."""
+        self._channel(address).get_state(try_to_connect=True)
 
     async def announce(
         self, address: str, tag: GenerationTag, key: str, num_rows: int, deadline_s: float
@@ -100,9 +105,9 @@ class LlmClients:
 
     async def close(self) -> None:
         """Close every channel."""
-        channels = list(self._channels.values())
-        self._channels.clear()
-        await asyncio.gather(*(channel.close() for channel in channels))
+        for address in list(self._channels):
+            self._close(address)
+        await asyncio.gather(*self._closing)
 
     async def _call(
         self, address: str, request: pb.EmbeddingReadyRequest, deadline_s: float
@@ -110,7 +115,7 @@ class LlmClients:
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
             raise DeadlineExceeded("the deadline passed before the LLM replica could be told")
-        stub = llm_pb2_grpc.LlmServiceStub(await self._channel(address))
+        stub = llm_pb2_grpc.LlmServiceStub(self._channel(address))
         self._num_calls[address] = self._num_calls.get(address, 0) + 1
         try:
             response = await stub.EmbeddingReady(
@@ -125,18 +130,23 @@ class LlmClients:
                 raise Unavailable(f"LLM replica {address} cannot be reached") from error
             raise from_rpc_error(error) from error
         finally:
-            self._num_calls[address] -= 1
+            if address in self._num_calls:
+                self._num_calls[address] -= 1
         return Answer(response.accepted, response.why)
 
-    async def _channel(self, address: str) -> grpc.aio.Channel:
+    def _channel(self, address: str) -> grpc.aio.Channel:
         channel = self._channels.get(address)
         if channel is not None:
             self._channels.move_to_end(address)
             return channel
+        idle = [known for known in self._channels if not self._num_calls.get(known)]
+        for known in idle[: max(0, len(self._channels) + 1 - MAX_CHANNELS)]:
+            self._close(known)
         channel = self._channels[address] = open_channel(address)
-        unused = [known for known in self._channels if not self._num_calls.get(known)]
-        for known in unused[: max(0, len(self._channels) - MAX_CHANNELS)]:
-            if known != address:
-                self._num_calls.pop(known, None)
-                await self._channels.pop(known).close()
         return channel
+
+    def _close(self, address: str) -> None:
+        self._num_calls.pop(address, None)
+        task = asyncio.create_task(self._channels.pop(address).close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)

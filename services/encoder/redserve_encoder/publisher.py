@@ -55,6 +55,10 @@ class Publisher:
         """Embeddings that are kept for somebody who was told of them, or is being told."""
         return len(self._holds)
 
+    def expect(self, delivery: Delivery) -> None:
+        """Something will be published for it: connect to its LLM replica meanwhile."""
+        self._clients.expect(delivery.destination)
+
     def publish(
         self, delivery: Delivery, embedding: Embedding, bars: tuple[Bar, ...], *, cached: bool
     ) -> None:

@@ -150,6 +150,7 @@ class Reception:
         """A delivery is about to be submitted: from now on it can be dropped."""
         delivery.on_gone = self.ledger.close
         self.ledger.open(delivery)
+        self._parts.publisher.expect(delivery)
 
     def submit(self, delivery: Delivery) -> None:
         """Take on an announced delivery; what becomes of it is told to `delivery.report`."""

@@ -44,6 +44,7 @@ class EncoderReplica:
         address: host:port by which peers reach it.
         registry: Its metrics.
         metrics_port: Where they are served; 0 before `start`.
+        producer: Its side of the transport.
         pool: The memory of all embeddings.
         cache, pictures, publisher, reception: Its parts.
     """
@@ -70,7 +71,7 @@ class EncoderReplica:
         metrics = EncoderMetrics(self.registry)
         self.pool = Pool(settings.pool_bytes)
         vision.adopt(self.pool.buffer)
-        self._producer = make_producer(
+        self.producer = make_producer(
             settings.transport,
             self.pool,
             name,
@@ -85,9 +86,9 @@ class EncoderReplica:
             now_ns=now_ns,
             on_prepared=metrics.preprocess.observe,
         )
-        self._clients = LlmClients(self._producer.peer_info, vision.info)
+        self._clients = LlmClients(self.producer.peer_info, vision.info)
         self.publisher = Publisher(
-            self._producer.lease_table, self.cache, self._clients, lane=name, now_ns=now_ns
+            self.producer.lease_table, self.cache, self._clients, lane=name, now_ns=now_ns
         )
         parts = Parts(
             vision, self.pictures, self.cache, self.publisher, metrics, lane=name, now_ns=now_ns
@@ -98,7 +99,7 @@ class EncoderReplica:
         intake = Intake(self.reception, self.pictures, metrics)
         servicer = EncoderServicer(vision.info, self.pictures, self.reception, intake, now_ns)
         self._server.add(add_EncoderServiceServicer_to_server, servicer, SERVICE_NAME)
-        self._producer.add_to(self._server)
+        self.producer.add_to(self._server)
 
     async def start(self) -> None:
         """Serve gRPC and metrics, and say so.
@@ -163,7 +164,7 @@ class EncoderReplica:
         for delivery in self.reception.ledger.all():
             self.reception.drop(delivery, Cancelled("the encoder is shutting down"))
         await self._clients.close()
-        self._producer.close()
+        self.producer.close()
         self.pictures.close()
         self._vision.close()
         self.cache.clear()

@@ -1,8 +1,9 @@
 """The size of a picture as it will be seen, from its header where that is possible.
 
 Embedding rows are a function of the size, and EXIF orientation may swap its edges. Most formats
-tell the orientation in the header. PNG may tell it behind the pixels, and Pillow then decodes
-them all to find out; files without such a chunk, nearly all, need not pay for that.
+tell the orientation in the header; of TIFF Pillow tells the size as it will be seen anyway. PNG may
+tell the orientation behind the pixels, and Pillow decodes them all to find out; files without such
+a chunk, nearly all, need not pay for that.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def upright_size(data: bytes, *, max_pixels: int) -> tuple[int, int]:
     width, height = image_size(data, max_pixels=max_pixels, field="picture")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.format == "TIFF":
+                return height, width
             if image.format == "PNG" and not any(mark in data for mark in _PNG_ORIENTATION_MARKS):
                 return height, width
             if image.format != "PNG":
