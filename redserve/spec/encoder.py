@@ -28,7 +28,7 @@ class EncoderSpec(PoolSpec):
             field="idleBatchRows",
         ),
         Rule(
-            "modalities names one twice",
+            "modalities must not repeat one",
             lambda self: unique_by(lambda modality: modality, self.modalities),
             field="modalities",
         ),

@@ -133,7 +133,7 @@ class PoolSpec(Spec):
             cel="!(has(self.replicas) && has(self.scaling))",
         ),
         Rule(
-            "env names a variable twice",
+            "env must not name a variable twice",
             lambda self: unique_by(lambda variable: variable.name, self.env),
             field="env",
         ),

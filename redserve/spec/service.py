@@ -52,7 +52,7 @@ class RedServiceSpec(Spec):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "slos names one twice",
+            "no two slos may have the same name",
             lambda self: unique_by(lambda slo: slo.name, self.slos),
             field="slos",
         ),

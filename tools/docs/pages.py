@@ -1,0 +1,28 @@
+"""Which pages are generated, and which of them are stale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tools.docs.configuration import configuration_page
+from tools.docs.models import models_page
+from tools.docs.settings import settings_page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+PAGES: Final[Mapping[str, Callable[[], str]]] = {
+    "docs/reference/configuration.md": configuration_page,
+    "docs/reference/settings.md": settings_page,
+    "docs/reference/supported-models.md": models_page,
+}
+
+
+def stale_pages(root: Path) -> list[str]:
+    """Pages below `root` that differ from what the code says, or are missing."""
+    return [path for path, make in PAGES.items() if _read(root / path) != make()]
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
