@@ -14,9 +14,11 @@ class BatchPlan:
 
     Args:
         budget: Tokens that the micro-batch may hold.
+        decode_quota: Decodes that it may hold.
 
     Attributes:
         budget: As given.
+        decode_quota: As given.
         left: Tokens of it that are not used.
         chunks: Chosen so far.
         num_decodes: How many of them are decodes.
@@ -24,8 +26,9 @@ class BatchPlan:
         passed_over: Sequences that had schedulable tokens and got none by a rule of ours.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, decode_quota: int) -> None:
         self.budget = budget
+        self.decode_quota = decode_quota
         self.left = budget
         self.chunks: list[ScheduledChunk] = []
         self.num_decodes = 0

@@ -1,22 +1,16 @@
 """Which tokens of which sequences run next: schedule, run, update.
 
-One call of `schedule` fills one micro-batch (RServe's token scheduling, with pipeline stages):
-
-1. decodes, about (decoding sequences) / P of them, so that the P micro-batches stay equal;
-2. prefill of running sequences, oldest first, as far as embeddings are here;
-3. admission, oldest first. Who has no schedulable token is passed over and keeps its place.
+The loop that fills a micro-batch is in `batch_filler`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from redserve.domain.layout import MediaLayout
 from redserve.errors import InternalError
-from redserve.scheduling.batch_plan import BatchPlan
-from redserve.scheduling.chunk_rule import ChunkRule, make_chunk
+from redserve.scheduling.batch_filler import BatchFiller
 from redserve.scheduling.config import Admission, SchedulerConfig, SchedulerStats
 from redserve.scheduling.events import Event, ItemsNeeded, RowsReleased
 from redserve.scheduling.growth_reserve import GrowthReserve
@@ -25,7 +19,6 @@ from redserve.scheduling.kv_memory import KvMemory
 from redserve.scheduling.lifecycle import Lifecycle
 from redserve.scheduling.micro_batch import MicroBatch, Outcome
 from redserve.scheduling.report import eviction_order, is_read, make_stats
-from redserve.scheduling.room import RoomMaker
 from redserve.scheduling.roster import Roster
 from redserve.scheduling.sequence import Phase, Sequence
 
@@ -46,7 +39,6 @@ class Scheduler:
 
     def __init__(self, config: SchedulerConfig, budget: TokenBudget) -> None:
         self._config = config
-        self._budget = budget
         self._kv = KvMemory(
             config.num_blocks,
             config.block_size,
@@ -58,13 +50,11 @@ class Scheduler:
             config.reserve_ratio, prompts=config.reserve_prompts, block_size=config.block_size
         )
         self._lives = Lifecycle(config, self._kv, self._roster, self._reserve)
-        self._rule = ChunkRule(config)
-        self._room = RoomMaker(
-            config.max_sequences, self._kv, self._roster, self._reserve, self._lives, self._rule
+        self._filler = BatchFiller(
+            config, budget, self._kv, self._roster, self._reserve, self._lives
         )
         self._in_flight: OrderedDict[int, MicroBatch] = OrderedDict()
         self._num_batches = 0
-        self._decode_quota = 0
 
     # -- what comes in ---------------------------------------------------------------------
 
@@ -135,19 +125,13 @@ class Scheduler:
         """
         if len(self._in_flight) >= self._config.max_in_flight:
             return None
-        self._lives.settle()
-        self._room.open_step()
-        plan = self._open_plan()
-        self._schedule_overdue(plan)
-        self._schedule_decodes(plan)
-        self._schedule_prefills(plan)
-        self._schedule_admissions(plan)
+        plan = self._filler.fill(self._num_batches)
         if plan.is_empty:
-            # No chunk is worth a step by itself: all of them together are.
-            self._schedule_prefills(plan, forced=True)
-            self._schedule_admissions(plan, forced=True)
-        self._lives.settle()
-        return self._launch(plan)
+            return None
+        batch = MicroBatch(self._num_batches, tuple(plan.chunks))
+        self._num_batches += 1
+        self._in_flight[batch.batch_id] = batch
+        return batch
 
     def update(self, batch_id: int, outcomes: Mapping[SequenceKey, Outcome]) -> None:
         """Record that a micro-batch was computed; batches are updated in the order of their ids.
@@ -223,131 +207,6 @@ class Scheduler:
         """
         self._kv.check_integrity(self._roster.sequences.values())
         self._roster.check_integrity()
-
-    # -- the steps of schedule -------------------------------------------------------------
-
-    def _open_plan(self) -> BatchPlan:
-        roster = self._roster
-        self._decode_quota = self._share_of_decodes()
-        context = [s.num_tokens for s in islice(roster.rotation, self._decode_quota)]
-        has_prefill = roster.num_schedulable > len(roster.rotation)
-        first = next(
-            (s for s in roster.running if s.num_counted and s not in roster.rotation), None
-        )
-        return BatchPlan(
-            max(
-                1,
-                self._budget.budget(
-                    len(context),
-                    sum(context),
-                    has_prefill,
-                    0 if first is None else first.next_start,
-                ),
-            )
-        )
-
-    def _share_of_decodes(self) -> int:
-        """Decodes of this slot: an equal share, the remainder going round slot by slot."""
-        stages = self._config.max_in_flight
-        share, rest = divmod(self._roster.num_decoding, stages)
-        return max(1, share + (self._num_batches % stages < rest))
-
-    def _schedule_overdue(self, plan: BatchPlan) -> None:
-        """A span that did not fit beside the decodes for too long goes before them."""
-        if not self._config.atomic_items:
-            return
-        for sequence in (*self._roster.running, *self._roster.admissible):
-            if sequence.num_counted and self._rule.is_overdue(sequence):
-                if sequence.phase is Phase.RUNNING:
-                    self._extend(sequence, plan, forced=True)
-                else:
-                    self._admit(sequence, plan, forced=True)
-                return
-
-    def _schedule_decodes(self, plan: BatchPlan) -> None:
-        for sequence in tuple(self._roster.rotation):
-            if plan.left == 0 or plan.num_decodes == self._decode_quota:
-                return
-            if sequence not in self._roster.rotation or self._room.is_condemned(sequence):
-                continue  # it has been preempted, or is about to be
-            if sequence in plan.sequences:
-                continue  # it was overdue, and one token of it is left
-            if self._room.grow(sequence, sequence.num_tokens):
-                self._take(sequence, sequence.num_tokens, plan)
-
-    def _schedule_prefills(self, plan: BatchPlan, *, forced: bool = False) -> None:
-        for sequence in self._roster.running.snapshot():
-            if plan.left == 0:
-                return
-            if sequence.phase is not Phase.RUNNING or sequence.is_decoding:
-                continue
-            if sequence.num_counted and sequence not in plan.sequences:
-                self._extend(sequence, plan, forced=forced)
-
-    def _schedule_admissions(self, plan: BatchPlan, *, forced: bool = False) -> None:
-        for sequence in self._roster.admissible.snapshot():
-            if plan.left == 0:
-                return
-            if sequence in self._roster.admissible and not self._admit(
-                sequence, plan, forced=forced
-            ):
-                return  # no memory: younger ones must not overtake it
-
-    def _admit(self, sequence: Sequence, plan: BatchPlan, *, forced: bool) -> bool:
-        """Let a waiting sequence run if its first chunk can.
-
-        Returns:
-            False if memory is what it lacks.
-        """
-        self._lives.rematch(sequence)
-        if not sequence.num_counted:
-            return True
-        start = sequence.tracker.covered
-        if self._chunk_end(sequence, start, plan, forced=forced) == start:
-            return True
-        if not self._room.make_place(sequence, self._rule.smallest_end(sequence, start)):
-            return False
-        self._lives.admit(sequence)
-        self._extend(sequence, plan, forced=True)
-        return True
-
-    def _extend(self, sequence: Sequence, plan: BatchPlan, *, forced: bool) -> None:
-        """Put the next chunk of a running sequence into the batch, if there is one."""
-        start = sequence.next_start
-        end = self._chunk_end(sequence, start, plan, forced=forced)
-        if end > start:
-            end = self._room.grow_as_far(sequence, start, end)
-        if end > start:
-            self._take(sequence, end, plan)
-
-    def _chunk_end(self, sequence: Sequence, start: int, plan: BatchPlan, *, forced: bool) -> int:
-        """The end of the chunk from `start` that the budget and our rules allow; may be `start`."""
-        end = self._rule.end(sequence, start, plan.left)
-        if end == start and forced and plan.is_empty:
-            return self._rule.smallest_end(sequence, start)  # a span longer than the budget
-        if end > start and (
-            forced or self._rule.is_worth_a_step(sequence, end - start, plan.budget)
-        ):
-            return end
-        plan.pass_over(sequence)
-        return start
-
-    def _take(self, sequence: Sequence, end: int, plan: BatchPlan) -> None:
-        chunk = make_chunk(sequence, end)
-        plan.add(sequence, chunk)
-        sequence.num_in_flight += chunk.num_tokens
-        sequence.num_held_back = 0
-        self._roster.refresh(sequence)
-
-    def _launch(self, plan: BatchPlan) -> MicroBatch | None:
-        if plan.is_empty:
-            return None
-        for sequence in plan.passed_over:
-            sequence.num_held_back += 1
-        batch = MicroBatch(self._num_batches, tuple(plan.chunks))
-        self._num_batches += 1
-        self._in_flight[batch.batch_id] = batch
-        return batch
 
     # -- small helpers ---------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from redserve.scheduling import (
     ItemsNeeded,
     MicroBatch,
     Outcome,
+    Phase,
     Preempted,
     Resumed,
     RowsReleased,
@@ -85,6 +86,7 @@ class Replica:
         self.num_arrived = 0
         self.num_preempted = 0
         self.num_preempted_before = 0
+        self.num_passed_over = 0
         self.num_recomputed = 0
         self.num_steps = 0
         largest = max((i.num_rows for r in requests for i in r.items), default=0)
@@ -214,8 +216,29 @@ class Replica:
         if batch is not None:
             assert len(self.in_flight) < self.scenario.stages
             self.check_batch(batch, before)
+            self.check_patience(batch)
             self.in_flight.append(batch)
         return batch
+
+    def check_patience(self, batch: MicroBatch) -> None:
+        """The oldest request is not passed over for long when it could run and has its place.
+
+        While it waits for a place it may have to wait until a younger one that decodes has ended.
+        """
+        oldest = min(self.live.values(), key=lambda watched: watched.arrival)
+        sequence = self.scheduler.sequence(oldest.request.key)
+        is_full_of_decodes = self.scenario.budget == sum(c.is_decode for c in batch.chunks)
+        if (
+            sequence is None
+            or sequence.phase is not Phase.RUNNING
+            or sequence.num_in_flight
+            or sequence.num_schedulable == 0
+        ):
+            self.num_passed_over = 0
+        elif not is_full_of_decodes:
+            self.num_passed_over += 1
+        limit = self.scenario.max_held_back + 2 * self.scenario.stages
+        assert self.num_passed_over <= limit
 
     def held_back(self, key: SequenceKey) -> int:
         sequence = self.scheduler.sequence(key)

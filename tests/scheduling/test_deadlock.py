@@ -31,7 +31,7 @@ tight = st.builds(
 )
 
 
-@effort(200)
+@effort(600)
 @given(scenario=tight)
 def test_oldest_gets_through_parked_younger_ones(scenario: Scenario) -> None:
     replica = Replica(scenario, scenario.requests())

@@ -35,7 +35,7 @@ scenarios = st.builds(
 )
 
 
-@effort(600)
+@effort(2000)
 @given(scenario=scenarios)
 # An overdue prefill ended one token short of its end, which was then taken for a decode.
 @example(Scenario(2548, 5, 0, 16, 7, 1, 1, 0, atomic=True, max_sequences=2, abort=5))
