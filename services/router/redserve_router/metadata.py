@@ -141,7 +141,7 @@ async def _describe(encoder: EncoderReplica, picture: Picture, deadline: Deadlin
     result = results[0]
     if isinstance(result, RedServeError):
         raise type(result)(result.message, field=picture.field)
-    encoder.note_sent(picture.content_hash, 0)
+    encoder.note_described(picture.content_hash)
     return result
 
 

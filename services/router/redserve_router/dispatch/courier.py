@@ -167,17 +167,21 @@ class ItemCourier:
         call = self._encode_call(encoder, states, with_data=with_data)
         errands = {errand.index: errand for errand in call.errands}
         self._used_encoders.add(encoder)
-        lost: RedServeError = InternalError(f"encoder {encoder.address} ended the call early")
-        try:
-            timeout_s = self._destination.deadline.remaining_s()
-            async with aclosing(encoder.client.encode(call, timeout_s)) as outcomes:
-                async for outcome in outcomes:
-                    errand = errands.get(outcome.index)
-                    if errand is not None and outcome.attempt == errand.attempt:
-                        del errands[outcome.index]
-                        self._take(encoder, errand, outcome)
-        except RedServeError as error:
-            lost = error
+        timeout_s = self._destination.deadline.remaining_s()
+        async with aclosing(encoder.client.encode(call, timeout_s)) as outcomes:
+            while True:
+                try:
+                    outcome = await anext(outcomes)
+                except StopAsyncIteration:
+                    lost: RedServeError = InternalError(f"{encoder.address} left items open")
+                    break
+                except RedServeError as error:
+                    lost = error
+                    break
+                errand = errands.get(outcome.index)
+                if errand is not None and outcome.attempt == errand.attempt:
+                    del errands[outcome.index]
+                    self._take(encoder, errand, outcome)
         # An attempt that is no longer the current one is somebody else's business.
         left = [s for s in states if s.index in errands and errands[s.index].attempt == s.attempt]
         if left and not self._over:
@@ -190,8 +194,8 @@ class ItemCourier:
         for state in states:
             picture = state.picture
             # Bytes go to an encoder once; it says so if it has dropped them since.
-            known = encoder.has(picture.content_hash) and not with_data
-            encoder.note_sent(picture.content_hash, state.item.num_rows)
+            known = encoder.has_bytes(picture.content_hash) and not with_data
+            encoder.note_encode(picture.content_hash, state.item.num_rows)
             errands.append(
                 Errand(
                     index=state.index,

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+MAX_DISCARDED_BYTES = 256 * 1024 * 1024
+
 
 class ChatEndpoint:
     """POST /v1/chat/completions.
@@ -72,15 +74,19 @@ class ChatEndpoint:
 
     async def _read(self, request: Request) -> bytes | None:
         """The body, or None if it is too large."""
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._max_body_bytes:
-            return None
         body = bytearray()
+        num_bytes = 0
         async for piece in request.stream():
-            body += piece
-            if len(body) > self._max_body_bytes:
-                return None
-        return bytes(body)
+            num_bytes += len(piece)
+            if num_bytes <= self._max_body_bytes:
+                body += piece
+            else:
+                # Read on without keeping: a client that is still writing would see a broken
+                # connection instead of the answer.
+                body.clear()
+                if num_bytes > self._max_body_bytes + MAX_DISCARDED_BYTES:
+                    return None
+        return bytes(body) if num_bytes <= self._max_body_bytes else None
 
     async def _whole(self, answer: AsyncGenerator[AnswerEvent, None], call: ChatCall) -> Response:
         maker: ReplyMaker | None = None

@@ -176,7 +176,12 @@ def _image_url(value: Any, field: str) -> str:
 
 def _invalid(error: ValidationError) -> InvalidArgument:
     """The first complaint, with a path as in JSON; branches of unions are no part of it."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    field = errors[0]["loc"][:1]
+    # Of a union's branches, the one that got furthest is the one that was meant.
+    first = max(
+        (known for known in errors if known["loc"][:1] == field), key=lambda e: len(e["loc"])
+    )
     path = ""
     for step in first["loc"]:
         if isinstance(step, int):

@@ -34,7 +34,8 @@ class EncoderReplica(Replica):
         self.info: EncoderInfo | None = None
         self._load: EncoderLoad | None = None
         self._rows_since_report = 0
-        self._sent = RecentContents(REMEMBERED_PICTURES)
+        self._has_bytes = RecentContents(REMEMBERED_PICTURES)
+        self._has_rows = RecentContents(REMEMBERED_PICTURES)
 
     @property
     def fingerprint(self) -> str:
@@ -49,21 +50,28 @@ class EncoderReplica(Replica):
             serving=self.serving,
             queued_rows=(load.queued_rows if load else 0) + self._rows_since_report,
             in_flight_rows=load.running_rows if load else 0,
-            cached=self._sent.known(content_hashes),
+            cached=self._has_rows.known(content_hashes),
         )
 
-    def has(self, content_hash: bytes) -> bool:
+    def has_bytes(self, content_hash: bytes) -> bool:
         """Whether the picture was sent there and should be there still."""
-        return bool(self._sent.known((content_hash,)))
+        return bool(self._has_bytes.known((content_hash,)))
 
-    def note_sent(self, content_hash: bytes, num_rows: int) -> None:
-        """A picture is on its way there; `num_rows` of new work, until the next report."""
-        self._sent.note((content_hash,))
-        self._rows_since_report += num_rows
+    def note_described(self, content_hash: bytes) -> None:
+        """The encoder has read the picture and keeps its pixels."""
+        self._has_bytes.note((content_hash,))
+
+    def note_encode(self, content_hash: bytes, num_rows: int) -> None:
+        """A picture is on its way to be encoded there."""
+        self._has_bytes.note((content_hash,))
+        if not self._has_rows.known((content_hash,)):
+            self._rows_since_report += num_rows
+        self._has_rows.note((content_hash,))
 
     def note_missing(self, content_hash: bytes) -> None:
         """The encoder says that it does not have the picture."""
-        self._sent.discard(content_hash)
+        self._has_bytes.discard(content_hash)
+        self._has_rows.discard(content_hash)
 
     def load_figures(self) -> dict[str, float]:
         """Load by name, for people."""
@@ -78,7 +86,8 @@ class EncoderReplica(Replica):
 
     async def _introduce(self) -> None:
         self.info = await self.client.model_info(INFO_TIMEOUT_S)
-        self._sent.forget()
+        self._has_bytes.forget()
+        self._has_rows.forget()
 
     async def _follow_load(self) -> None:
         async with aclosing(self.client.watch_load(LOAD_INTERVAL_MS)) as loads:
