@@ -49,6 +49,7 @@ class Script:
     calls: list[str] = field(default_factory=list)
     gate: asyncio.Event | None = None
     pull_takes_s: float = 0.0
+    keeps_deadlines: bool = True
     peers: list[str] = field(default_factory=list)
 
     # Producer
@@ -82,7 +83,7 @@ class Script:
 
     async def pull(self, descriptor: Descriptor, destination: Region, deadline_s: float) -> None:
         self.calls.append("pull")
-        if self.pull_takes_s > deadline_s:
+        if self.keeps_deadlines and self.pull_takes_s > deadline_s:
             await asyncio.sleep(deadline_s)
             raise DeadlineExceeded("too slow")
         await asyncio.sleep(self.pull_takes_s)
@@ -149,6 +150,13 @@ async def test_bytes_read_after_the_lease_are_not_trusted():
     with pytest.raises(CorruptTransfer, match="lease ended while"):
         await world.pull()
     assert world.calls.count("pull") == 2
+
+
+async def test_a_data_path_that_overruns_the_lease_is_not_trusted():
+    world = World(pull_takes_s=0.05, keeps_deadlines=False)
+    world.script.lease = replace(world.script.lease, ttl_s=0.02)
+    with pytest.raises(CorruptTransfer, match="lease ended before"):
+        await world.pull()
 
 
 async def test_the_own_deadline_is_no_corruption():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -23,6 +24,7 @@ from redserve.errors import (
     RedServeError,
     Unavailable,
 )
+from redserve.wire.channel import open_channel
 from redserve.wire.errors import (
     CONTENT_MISSING,
     DETAILS_KEY,
@@ -34,7 +36,11 @@ from redserve.wire.errors import (
     status_code,
 )
 from redserve.wire.interceptors import ErrorInterceptor
-from tests.wire.support import KINDS, SERVICE, Context, call, serving
+from redserve.wire.server import ServiceServer
+from tests.wire.support import KINDS, SERVICE, Context, call, open_stream, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 async def failed(channel: grpc.aio.Channel, kind: str) -> grpc.aio.AioRpcError:
@@ -124,6 +130,34 @@ async def test_a_cancelled_call_ends_its_handler_and_counts_as_no_error(kind: st
             await running
         await asyncio.wait_for(left.wait(), 5)
     assert counted == []
+
+
+async def test_a_generator_is_closed_by_its_own_call():
+    """Not whenever it is collected: its `finally` may free what the next call needs."""
+    closed_by_own_task = asyncio.get_running_loop().create_future()
+
+    async def endless(request: bytes, context: Context) -> AsyncIterator[bytes]:
+        task = asyncio.current_task()
+        try:
+            while True:
+                yield bytes(1 << 20)  # soon nobody reads, and the call waits in a write
+        finally:
+            closed_by_own_task.set_result(asyncio.current_task() is task)
+
+    def add(_: None, server: grpc.aio.Server) -> None:
+        handlers: dict[str, Any] = {"endless": grpc.unary_stream_rpc_method_handler(endless)}
+        handler = grpc.method_handlers_generic_handler(SERVICE, handlers)
+        server.add_generic_rpc_handlers((handler,))
+
+    server = ServiceServer("127.0.0.1", 0)
+    server.add(add, None, SERVICE)
+    await server.start()
+    async with open_channel(server.address) as channel:
+        stream = open_stream(channel, "endless", timeout_s=10)
+        await stream.read()
+        stream.cancel()
+        assert await asyncio.wait_for(closed_by_own_task, 5)
+    await server.drain(0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
