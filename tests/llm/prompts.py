@@ -41,7 +41,8 @@ class Prompt:
         """A fresh copy, so that whoever frees it may scribble over it."""
         rows = self.rows[index]
         data = np.frombuffer(bytearray(rows.tobytes()), np.uint8)
-        return ItemRows(data, *rows.shape, "float32")
+        num_layers, num_rows, hidden_size = rows.shape
+        return ItemRows(data, num_layers, num_rows, hidden_size, "float32")
 
 
 def picture(seed: int) -> Image.Image:

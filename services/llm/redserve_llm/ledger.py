@@ -83,6 +83,7 @@ class Ledger:
             self.end(older, Cancelled("a newer generation of this request has come"))
         if live.reason is not None:
             self._outlet.notify([Ended(key, live.reason, live.usage, ()), Gone(key)])
+            self.report()
             return admission
         live.num_cached_tokens = admission.num_cached_tokens
         self._live[key] = live

@@ -91,5 +91,9 @@ class ModelRunner(Protocol):
         ...
 
     def warm_up(self) -> None:
-        """Run once what is slow the first time; before any sequence was added."""
+        """Run once what is slow, or fails, the first time; before any sequence was added.
+
+        Raises:
+            Overloaded: The device has not enough memory for a full step.
+        """
         ...

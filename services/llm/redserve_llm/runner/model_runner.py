@@ -39,15 +39,23 @@ class TorchRunner:
             anybody else afterwards.
         cache: Blocks for its layers, on its device.
         backend: Who computes attention.
+        warm_up_tokens: Tokens of the step that `warm_up` runs: the budget on a device whose memory
+            has to be proved, few where time matters more.
     """
 
     def __init__(
-        self, part: LanguagePart, cache: KVCache, backend: AttentionBackend = attend
+        self,
+        part: LanguagePart,
+        cache: KVCache,
+        *,
+        backend: AttentionBackend = attend,
+        warm_up_tokens: int = 8,
     ) -> None:
         install(part.model)
         self.part = part
         self._cache = cache
         self._backend = backend
+        self._warm_up_tokens = warm_up_tokens
         self._plans: dict[SequenceKey, PromptPlan] = {}
         self._sampling: dict[SequenceKey, SamplingState] = {}
         self._builder = BatchBuilder(
@@ -97,23 +105,22 @@ class TorchRunner:
             raise RunnerDead(f"the device failed: {error}") from error
 
     def warm_up(self) -> None:
-        """See `ModelRunner`. Writes garbage into block 0, which nobody holds yet."""
-        num_tokens = min(self._cache.block_size, 8)
-        prompt = SequenceRequest(_WARM_UP, (0,) * num_tokens)
-        self.add(prompt)
+        """See `ModelRunner`. Writes garbage into the first blocks, which nobody holds yet."""
+        num_blocks = min(self._cache.num_blocks, -(-self._warm_up_tokens // self._cache.block_size))
+        num_tokens = num_blocks * self._cache.block_size
+        self.add(SequenceRequest(_WARM_UP, (_any_text_token(self.part),) * num_tokens))
+        blocks = tuple(range(num_blocks))
         try:
-            for start, end in ((0, num_tokens - 1), (num_tokens - 1, num_tokens)):
-                if start == end:
-                    continue
+            for start in (0, num_tokens - 1):  # a prefill, then a decode
                 chunk = ScheduledChunk(
-                    _WARM_UP,
-                    start,
-                    end,
-                    (0,) * (end - start),
-                    (0,),
-                    (),
+                    key=_WARM_UP,
+                    start=start,
+                    end=num_tokens,
+                    token_ids=(_any_text_token(self.part),) * (num_tokens - start),
+                    block_table=blocks,
+                    rows=(),
                     samples=True,
-                    is_decode=False,
+                    is_decode=start > 0,
                 )
                 self.run(MicroBatch(0, (chunk,)), _no_rows)
         finally:
@@ -177,6 +184,10 @@ class TorchRunner:
                 f"{self.part.family.model_type} needs the grid (t, h, w) of every item",
                 field="items.grid",
             )
+
+
+def _any_text_token(part: LanguagePart) -> int:
+    return 0 if part.image_token_id != 0 else 1
 
 
 def _no_rows(key: SequenceKey, item_index: int) -> ItemRows:

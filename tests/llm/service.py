@@ -1,0 +1,325 @@
+"""A whole replica on loopback with a fake model, a fake encoder with a real producer, a client."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from redserve.domain import Item, SamplingParams, SequenceKey, SequenceRequest, Span
+from redserve.spec.settings import LLMSettings
+from redserve.transport.factory import make_producer
+from redserve.transport.pool import Pool
+from redserve.v1 import llm_pb2 as pb
+from redserve.v1 import llm_pb2_grpc
+from redserve.wire.channel import open_channel
+from redserve.wire.llm import sequence_request_to_proto
+from redserve.wire.server import ServiceServer
+from redserve.wire.transport import peer_to_proto
+from redserve_llm.delivery import RowShape
+from redserve_llm.detokenizer import Vocabulary
+from redserve_llm.fake import FakeRunner, fake_answer, fake_model
+from redserve_llm.replica import LlmReplica
+from redserve_llm.runner.interface import ItemRows
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+IMAGE = 9
+SHAPE = RowShape(num_layers=2, hidden_size=512)
+ROW_BYTES = SHAPE.num_bytes(1, "float32")
+MIB = 1 << 20
+TIMEOUT_S = 10.0
+
+
+@lru_cache
+def vocabulary() -> Vocabulary:
+    """Byte-level: token n + 10 is the n-th letter of the byte alphabet."""
+    specials = ["<unk>", "<s>", "</s>", *(f"<{n}>" for n in range(3, 10))]
+    words = specials + sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(specials)
+    return Vocabulary(PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>"))
+
+
+def rows_of(seed: int, num_rows: int) -> np.ndarray[Any, Any]:
+    shape = (SHAPE.num_layers, num_rows, SHAPE.hidden_size)
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request, its rows, and what the fake model must answer."""
+
+    request: SequenceRequest
+    rows: tuple[np.ndarray[Any, Any], ...] = ()
+
+    @property
+    def answer(self) -> list[int]:
+        items = [
+            ItemRows(np.frombuffer(rows.tobytes(), np.uint8), *_dims(rows), "float32")
+            for rows in self.rows
+        ]
+        return fake_answer(self.request, items, self.request.sampling.max_tokens)
+
+    @property
+    def text(self) -> str:
+        return vocabulary().decode(self.answer)
+
+
+def _dims(rows: np.ndarray[Any, Any]) -> tuple[int, int, int]:
+    num_layers, num_rows, hidden_size = rows.shape
+    return num_layers, num_rows, hidden_size
+
+
+def question(
+    request_id: str,
+    num_images: int = 0,
+    *,
+    rows_per_image: int = 4,
+    generation: int = 0,
+    seed: int = 0,
+    resume: tuple[int, ...] = (),
+    **sampling: Any,
+) -> Question:
+    """Text, then images with a text token between them, then text."""
+    ids = [11 + seed, 12, 13]
+    items = []
+    for index in range(num_images):
+        span = Span(len(ids), rows_per_image)
+        ids += [IMAGE] * rows_per_image
+        ids.append(20 + index)
+        digest = hashlib.sha256(f"{seed}/{index}".encode()).digest()
+        items.append(Item(index, digest, rows_per_image, (span,)))
+    ids += [14, 15]
+    request = SequenceRequest(
+        key=SequenceKey(request_id, generation),
+        token_ids=tuple(ids),
+        items=tuple(items),
+        sampling=SamplingParams(**{"max_tokens": 6, **sampling}),
+        resume_token_ids=resume,
+    )
+    all_rows = tuple(rows_of(seed * 100 + index, rows_per_image) for index in range(num_images))
+    return Question(request, all_rows)
+
+
+class FakeEncoder:
+    """Holds embeddings and announces them as an encoder would."""
+
+    def __init__(self, address_of_llm: str, pool_bytes: int = 8 * MIB, ttl_s: float = 10.0) -> None:
+        self.server = ServiceServer("127.0.0.1", 0)
+        port = self.server.bind()
+        self.pool = Pool(pool_bytes)
+        self.side = make_producer(
+            "grpc", self.pool, "encoder-0", f"127.0.0.1:{port}", ttl_s, metrics=None
+        )
+        self.side.add_to(self.server)
+        self.channel = open_channel(address_of_llm)
+        self.stub = llm_pb2_grpc.LlmServiceStub(self.channel)
+        self.released: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
+        self._regions: dict[str, Any] = {}
+        self._loop = asyncio.get_running_loop()
+
+    async def announce(
+        self,
+        asked: Question,
+        index: int,
+        attempt: int = 1,
+        *,
+        generation: int | None = None,
+        offer: bool = True,
+        **changes: Any,
+    ) -> pb.EmbeddingReadyResponse:
+        key = asked.request.key
+        rows = asked.rows[index]
+        tensor_key = f"{key.request_id}/{key.generation}/{index}/{attempt}"
+        if offer:
+            self.offer(tensor_key, rows)
+        fields: dict[str, Any] = {
+            "tensor_key": tensor_key,
+            "shape": rows.shape,
+            "dtype": "float32",
+            "producer": peer_to_proto(self.side.peer_info),
+        }
+        tag = pb.GenerationTag(
+            request_id=key.request_id,
+            generation=key.generation if generation is None else generation,
+            item_index=index,
+            attempt=attempt,
+        )
+        request = pb.EmbeddingReadyRequest(tag=tag, **{**fields, **changes})
+        return await self.stub.EmbeddingReady(request, timeout=TIMEOUT_S)
+
+    def offer(self, tensor_key: str, rows: np.ndarray[Any, Any]) -> None:
+        region = self.pool.alloc(rows.nbytes)
+        region.view[:] = np.frombuffer(rows.tobytes(), np.uint8)
+        self._regions[tensor_key] = region
+        self.side.lease_table.offer(tensor_key, region, self._on_released)
+
+    def withdraw(self, tensor_key: str) -> None:
+        self.side.lease_table.withdraw(tensor_key)
+        self._regions.pop(tensor_key).free()
+
+    def _on_released(self, key: str, consumed: bool) -> None:
+        self._loop.call_soon_threadsafe(self.released.put_nowait, (key, consumed))
+
+    async def stop(self) -> None:
+        """Vanish, as if killed: connections break, nothing is withdrawn."""
+        await self.server.grpc.stop(None)
+
+    async def close(self) -> None:
+        await self.channel.close()
+        await self.server.grpc.stop(None)
+        self.side.close()
+
+
+@dataclass
+class Answer:
+    """What came on a Generate stream."""
+
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    admitted: pb.Admitted | None = None
+    landed: list[tuple[int, int]] = field(default_factory=list)
+    needed: list[pb.ItemNeeded] = field(default_factory=list)
+    finished: pb.SequenceFinished | None = None
+
+
+class Call:
+    """One Generate stream, read event by event."""
+
+    def __init__(self, stub: Any, request: SequenceRequest, timeout_s: float | None = 30.0) -> None:
+        proto = sequence_request_to_proto(request)
+        self.rpc = stub.Generate(proto, timeout=timeout_s)
+        self.answer = Answer()
+
+    async def next(self) -> str:
+        """Take the next event in; its name."""
+        async with asyncio.timeout(TIMEOUT_S):
+            response = await self.rpc.read()
+        name = response.WhichOneof("event")
+        answer = self.answer
+        match name:
+            case "admitted":
+                answer.admitted = response.admitted
+            case "item_landed":
+                answer.landed.append((response.item_landed.index, response.item_landed.attempt))
+            case "item_needed":
+                answer.needed.append(response.item_needed)
+            case "tokens":
+                answer.text += response.tokens.text
+                answer.token_ids += [token.token_id for token in response.tokens.tokens]
+            case "finished":
+                answer.finished = response.finished
+        return str(name)
+
+    async def until(self, name: str) -> Answer:
+        while await self.next() != name:
+            pass
+        return self.answer
+
+    async def finish(self) -> Answer:
+        return await self.until("finished")
+
+    async def cancel(self) -> None:
+        self.rpc.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.rpc.wait_for_connection()
+
+
+class Gate:
+    """Stops the fake engine before a step until it is opened."""
+
+    def __init__(self, runner: FakeRunner) -> None:
+        import threading
+
+        self._open = threading.Event()
+        self._open.set()
+        self.reached = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        runner.before_step = self._wait
+
+    def close(self) -> None:
+        self.reached.clear()
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def _wait(self, batch: Any) -> None:
+        if not self._open.is_set():
+            self._loop.call_soon_threadsafe(self.reached.set)
+        assert self._open.wait(TIMEOUT_S)
+
+
+@dataclass
+class Service:
+    """A running replica and its client."""
+
+    replica: LlmReplica
+    runner: FakeRunner
+    stub: Any
+    encoder: FakeEncoder
+
+    def call(self, asked: Question, timeout_s: float | None = 30.0) -> Call:
+        return Call(self.stub, asked.request, timeout_s)
+
+    async def check_nothing_is_left(self) -> None:
+        """No block, row, region, call or sequence of any request is left."""
+        replica = self.replica
+
+        def left() -> list[str]:
+            stats = replica.scheduler.stats()
+            return [
+                name
+                for name, value in {
+                    "sequences": not replica.scheduler.is_idle,
+                    "blocks": stats.blocks_total - stats.blocks_free,
+                    "rows": stats.rows_held,
+                    "arena bytes": replica.pool.used_bytes,
+                    "runner": self.runner.num_known,
+                    "calls": replica.hub.num_calls,
+                    "leases": self.encoder.side.lease_table.num_leases,
+                }.items()
+                if value
+            ]
+
+        async with asyncio.timeout(TIMEOUT_S):
+            while left():
+                await _next_turn()
+        replica.scheduler.check_integrity()
+
+
+async def _next_turn() -> None:
+    """Let other tasks and the engine's thread run: what they do has no event to wait on."""
+    await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+
+
+@asynccontextmanager
+async def running(
+    *, arena_bytes: int = MIB, num_blocks: int = 64, block_size: int = 4, **settings: Any
+) -> AsyncIterator[Service]:
+    """A replica that serves; everything is closed afterwards."""
+    model = fake_model(vocabulary(), num_blocks=num_blocks, block_size=block_size, shape=SHAPE)
+    assert isinstance(model.runner, FakeRunner)
+    chosen = LLMSettings(name="llm-0", arena_bytes=arena_bytes, min_chunk=1, **settings)
+    replica = LlmReplica(chosen, model)
+    await replica.start()
+    channel = open_channel(replica.address)
+    encoder = FakeEncoder(replica.address)
+    await encoder.server.start()
+    try:
+        stub = llm_pb2_grpc.LlmServiceStub(channel)
+        yield Service(replica, model.runner, stub, encoder)
+    finally:
+        await encoder.close()
+        await channel.close()
+        await replica.close()
