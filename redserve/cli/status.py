@@ -6,7 +6,7 @@ import asyncio
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from redserve.local.state import ServiceState
     from redserve.wire.router_client import ReplicaStatus
 
-_QUERY_TIMEOUT_S = 3.0
+MIN_WIDTH: Final = 110
+"""Columns that are used even if the terminal has fewer: a cut address is of no use."""
+_QUERY_TIMEOUT_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([report.to_dict() for report in reports], indent=1))
     else:
         console = Console(highlight=False, soft_wrap=True)
+        console.width = max(console.width, MIN_WIDTH)
         for report in reports:
             _show(report, console)
     failed = any(report.error and report.state is None for report in reports)
@@ -96,17 +99,16 @@ async def _ask(address: str, state: ServiceState | None) -> Report:
 
 
 def _show(report: Report, console: Console) -> None:
-    replicas = {replica.address: replica for replica in report.replicas}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("PROCESS", "PHASE", "GRPC", "METRICS", "PID", "RESTARTS", "LOAD"):
+    for column in ("PROCESS", "PHASE", "GRPC", "METRICS", "PID", "RESTARTS"):
         table.add_column(column, no_wrap=True)
+    names: dict[str, str] = {}
     if report.state is not None:
         state = report.state
         console.print(f"[bold]{state.service}[/] is {state.phase} (manifest {state.manifest})")
         console.print(f"gRPC {state.grpc_address}   HTTP {state.http_address or 'disabled'}")
-        console.print(f"logs {Path(state.processes[0].log).parent}" if state.processes else "")
         for process in state.processes:
-            replica = replicas.pop(process.address, None)
+            names[process.address] = process.name
             table.add_row(
                 process.name,
                 process.phase,
@@ -114,18 +116,19 @@ def _show(report: Report, console: Console) -> None:
                 process.metrics_address or "-",
                 str(process.pid or "-"),
                 str(process.num_restarts),
-                _load(replica),
             )
-    for replica in replicas.values():
-        phase = "serving" if replica.serving else "not serving"
-        table.add_row(replica.pool, phase, replica.address, "-", "-", "-", _load(replica))
-    if table.row_count:
         console.print(table)
+        if state.processes:
+            console.print(f"logs {Path(state.processes[0].log).parent}")
     if report.error is not None:
         console.print(f"the router at {report.address} does not answer: {report.error}")
+    elif report.replicas:
+        console.print("[bold]what the router sees[/]")
+    for replica in report.replicas:
+        name = names.get(replica.address, f"{replica.pool} {replica.address}")
+        serving = "serving" if replica.serving else "not serving"
+        console.print(f"{name}: {serving}  {_load(replica)}")
 
 
-def _load(replica: ReplicaStatus | None) -> str:
-    if replica is None:
-        return ""
+def _load(replica: ReplicaStatus) -> str:
     return "  ".join(f"{name} {value:g}" for name, value in sorted(replica.load.items()))

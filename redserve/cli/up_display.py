@@ -49,7 +49,7 @@ class Display:
         self._width = max(len(name) for name in names)
         self._colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
         for warning in plan.warnings:
-            console.print(f"[yellow]note:[/] {escape(warning)}")
+            console.print(f"[yellow]note:[/] {escape(warning)}", soft_wrap=True)
 
     def open(self) -> None:
         """Begin to show progress."""

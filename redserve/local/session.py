@@ -8,10 +8,12 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from redserve.errors import RedServeError
 from redserve.local.state import ServiceFolder, ServiceState, hold, with_processes
 from redserve.local.supervisor import Supervisor
+from redserve.wire.router_client import RouterClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
     from redserve.local.restarts import RestartPolicy
     from redserve.local.state import ProcessState
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ACQUAINTANCE_S: Final = 30.0
+"""Longest wait until the router has met every replica, seconds; each of them is ready by then."""
+_POLL_S: Final = 0.1
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Listener(Protocol):
@@ -67,6 +72,8 @@ class Session:
         self._listener = listener
         self._stop = asyncio.Event()
         self._draining = False
+        self._announced = False
+        self._num_replicas = sum(one.role != "router" for one in plan.workloads)
         self._state = ServiceState(
             service=plan.service.name,
             pid=os.getpid(),
@@ -107,8 +114,30 @@ class Session:
 
     async def _live(self, start_timeout_s: float) -> None:
         await self._supervisor.start(start_timeout_s)
+        await self._until_acquainted()
+        self._announced = True
+        self._changed(self._supervisor.states)
         self._listener.ready(self._state)
         await self._supervisor.wait_for_failure()
+
+    async def _until_acquainted(self) -> None:
+        """Wait until the router sends work to every replica, so that none seems to be idle.
+
+        It gives up quietly: the service is ready, and the router goes on trying.
+        """
+        try:
+            async with (
+                asyncio.timeout(ACQUAINTANCE_S),
+                RouterClient(self._state.grpc_address) as router,
+            ):
+                while True:
+                    known = await router.replicas()
+                    if sum(replica.serving for replica in known) >= self._num_replicas:
+                        return
+                    await asyncio.sleep(_POLL_S)
+        except (TimeoutError, RedServeError) as error:
+            why = str(error) or f"not within {ACQUAINTANCE_S:g} s"
+            self._listener.line("router", f"(it has not met every replica yet: {why})")
 
     async def _drain(self) -> None:
         self._draining = True
@@ -124,7 +153,10 @@ class Session:
             self._stop.set()
 
     def _changed(self, processes: tuple[ProcessState, ...]) -> None:
-        self._state = with_processes(self._state, processes)
+        state = with_processes(self._state, processes)
+        if state.phase == "ready" and not self._announced:
+            state = replace(state, phase="starting")
+        self._state = state
         self._folder.write(self._state)
         self._listener.changed(self._state)
 

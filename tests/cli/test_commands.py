@@ -155,7 +155,16 @@ def service_state(address: str) -> ServiceState:
         grpc_address=address,
         http_address="127.0.0.1:8000",
         processes=(
-            ProcessState("encoder-0", "encoder", "ready", 5, "127.0.0.1:7010", None, 0, "/l/e.log"),
+            ProcessState(
+                "encoder-0",
+                "encoder",
+                "ready",
+                5,
+                "127.0.0.1:7010",
+                "127.0.0.1:7011",
+                0,
+                "/l/e.log",
+            ),
             ProcessState("llm-0", "llm", "restarting", None, "127.0.0.1:7030", None, 2, "/l/l.log"),
         ),
     )
@@ -172,8 +181,9 @@ def test_status_joins_processes_and_load(
         (report,) = json.loads(capsys.readouterr().out)
     assert "demo is ready (manifest /a/redservice.yaml)" in out
     rows = [line.split() for line in out.splitlines()]
-    assert ["encoder-0", "ready", "127.0.0.1:7010", "-", "5", "0", "queued_rows", "3"] in rows
-    assert ["llm-0", "restarting", "127.0.0.1:7030", "-", "-", "2", "queued_rows", "3"] in rows
+    assert ["encoder-0", "ready", "127.0.0.1:7010", "127.0.0.1:7011", "5", "0"] in rows
+    assert ["llm-0", "restarting", "127.0.0.1:7030", "-", "-", "2"] in rows
+    assert ["encoder-0:", "serving", "queued_rows", "3"] in rows
     assert report["service"]["processes"][1]["num_restarts"] == 2
     assert report["replicas"][0] == {
         "pool": "encoder",
