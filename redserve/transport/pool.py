@@ -125,7 +125,7 @@ class Pool:
         self._free_pages = num_pages
         self._quarantined_pages = 0
         self._waiters: deque[_Waiter] = deque()
-        self._on_change: Callable[[int, int], None] | None = None
+        self._observers: tuple[Callable[[int, int], None], ...] = ()
 
     @property
     def used_bytes(self) -> int:
@@ -190,9 +190,12 @@ class Pool:
             raise
 
     def on_change(self, callback: Callable[[int, int], None]) -> None:
-        """Call `callback(used_bytes, free_bytes)` after changes, in whichever thread made them."""
-        self._on_change = callback
-        self._tell(self.used_bytes)
+        """Call `callback(used_bytes, free_bytes)` after changes, in whichever thread made them.
+
+        It is called once at once; callbacks given earlier stay.
+        """
+        self._observers = (*self._observers, callback)
+        callback(self.used_bytes, self.num_bytes - self.used_bytes)
 
     def _check(self, num_bytes: int) -> None:
         if num_bytes < 1:
@@ -209,8 +212,8 @@ class Pool:
         )
 
     def _tell(self, used: int) -> None:
-        if self._on_change is not None:
-            self._on_change(used, self.num_bytes - used)
+        for callback in self._observers:
+            callback(used, self.num_bytes - used)
 
     # Below: the lock is held, except where a method takes it.
 

@@ -136,7 +136,8 @@ def test_spans_are_bidirectional_inside_only(
     part = step.parts[0]
     part.bidirectional = ((6, 9), (9, 13))
     got = attend(query, keys, values, step, scaling=None, sliding_window=window, softcap=None)
-    want = _plain(query, *contents[0], part, window, None, DIM**-0.5)
+    k, v = contents[0]
+    want = _plain(query, k, v, part, window, None, DIM**-0.5)
     torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-4)
 
 
@@ -191,7 +192,8 @@ def test_two_engines_never_see_each_others_step() -> None:
 def test_terms_that_nobody_computes_are_refused(term: str) -> None:
     empty = torch.empty(0)
     with pytest.raises(UnsupportedModel, match=term):
-        paged_attention(torch.nn.Module(), empty, empty, empty, None, **{term: empty})
+        changes: dict[str, Any] = {term: empty}
+        paged_attention(torch.nn.Module(), empty, empty, empty, None, **changes)
 
 
 def test_block_bytes_are_what_the_cache_takes() -> None:

@@ -26,9 +26,9 @@ CPU = torch.device("cpu")
 
 
 def _state(
-    prompt: tuple[int, ...] = (1,), outputs: tuple[int, ...] = (), vocab: int = VOCAB, **params: Any
+    prompt: tuple[int, ...] = (1,), outputs: tuple[int, ...] = (), **params: Any
 ) -> SamplingState:
-    return SamplingState(SamplingParams(**params), prompt, outputs, vocab, CPU)
+    return SamplingState(SamplingParams(**params), prompt, outputs, VOCAB, CPU)
 
 
 def _logits(seed: int, rows: int = 1, vocab: int = VOCAB) -> torch.Tensor:
@@ -103,7 +103,7 @@ def test_greedy_is_the_first_argmax_of_float32() -> None:
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_a_row_does_not_see_its_neighbours(data: st.DataObject) -> None:
-    params = st.fixed_dictionaries(
+    params: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         {
             "temperature": st.sampled_from([0.0, 0.7, 1.5]),
             "top_k": st.sampled_from([0, 5]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -234,7 +234,7 @@ async def test_a_newer_attempt_replaces_one_that_has_not_landed(service: Service
     [({"shape": (2, 5, 512)}, "shape"), ({"dtype": "int8"}, "dtype"), ({"tensor_key": ""}, "key")],
 )
 async def test_an_embedding_of_another_model_is_refused(
-    service: Service, changes: dict[str, object], field: str
+    service: Service, changes: dict[str, Any], field: str
 ) -> None:
     asked = question("r", 1)
     call = service.call(asked)

@@ -66,6 +66,9 @@ class Pulls:
         self._owner = owner
         self._deliveries: set[Delivery] = set()  # discarded ones not included
         self._running: set[Delivery] = set()  # those with a task, discarded ones included
+        self._loop = asyncio.get_running_loop()
+        self._is_due = False
+        pool.on_change(self._room_changed)
 
     @property
     def deliveries(self) -> frozenset[Delivery]:
@@ -99,6 +102,16 @@ class Pulls:
                 self._start(first)
             elif not self._make_room(first):
                 return
+
+    def _room_changed(self, used_bytes: int, free_bytes: int) -> None:
+        """A region that was freed while a transfer held it comes back later, in any thread."""
+        if self._deliveries and not self._is_due and not self._loop.is_closed():
+            self._is_due = True
+            self._loop.call_soon_threadsafe(self._pump_due)
+
+    def _pump_due(self) -> None:
+        self._is_due = False
+        self.pump()
 
     async def wait_idle(self) -> None:
         """Wait until no pull is under way."""
