@@ -26,6 +26,8 @@ BARS = (
     Bar("llm-0", "decode", at(95), at(150), None, 12),
     Bar("llm-0", "detokenize", at(150), at(151)),
 )
+from tests.strategies import effort
+
 TIMELINE = Timeline("req-1", BARS, overlap_ratio(BARS), at(0), at(96), at(151))
 
 GOLDEN = """\
@@ -69,6 +71,7 @@ many_bars = st.lists(
 ).map(tuple)
 
 
+@effort(100)
 @given(many_bars, st.integers(1, 200))
 def test_rows_line_up_and_every_group_has_a_mark(bars: tuple[Bar, ...], width: int):
     lines = render_text(Timeline("r", bars), width).splitlines()
@@ -78,6 +81,7 @@ def test_rows_line_up_and_every_group_has_a_mark(bars: tuple[Bar, ...], width: i
     assert all(row[row.index("|") + 1 : row.rindex("|")].strip() for row in rows)
 
 
+@effort(100)
 @given(many_bars)
 def test_chrome_trace_is_json_with_every_bar(bars: tuple[Bar, ...]):
     trace = json.loads(json.dumps(chrome_trace(Timeline("r", bars, overlap_ratio(bars)))))

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.timeline import ENCODE, PREFILL, Bar, overlap_ratio
+from tests.strategies import effort
 
 intervals = st.tuples(st.integers(0, 60), st.integers(0, 20)).map(lambda p: (p[0], p[0] + p[1]))
 names = st.sampled_from([ENCODE, PREFILL, "queue", "decode", "transfer"])
@@ -22,11 +23,13 @@ def by_counting(bars: list[Bar]) -> float | None:
     return len(encode & instants(PREFILL)) / len(encode) if encode else None
 
 
+@effort(100)
 @given(bars_lists)
 def test_overlap_ratio_is_what_counting_says(bars: list[Bar]):
     assert overlap_ratio(bars) == pytest.approx(by_counting(bars))
 
 
+@effort(100)
 @given(bars_lists, st.randoms())
 def test_order_and_repetition_do_not_matter(bars: list[Bar], random):
     shuffled = [*bars, *bars]
@@ -34,12 +37,14 @@ def test_order_and_repetition_do_not_matter(bars: list[Bar], random):
     assert overlap_ratio(shuffled) == overlap_ratio(bars)
 
 
+@effort(100)
 @given(bars_lists, st.integers(-1000, 1000))
 def test_only_distances_matter(bars: list[Bar], shift: int):
     moved = [Bar(b.lane, b.name, b.start_ns + shift, b.end_ns + shift) for b in bars]
     assert overlap_ratio(moved) == overlap_ratio(bars)
 
 
+@effort(100)
 @given(bars_lists, intervals)
 def test_more_prefill_never_lowers_it(bars: list[Bar], extra: tuple[int, int]):
     before = overlap_ratio(bars)

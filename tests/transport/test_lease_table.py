@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from redserve.errors import CorruptTransfer, TensorGone
 from redserve.transport.lease_table import LeaseTable, checksum_of
 from redserve.transport.pool import Pool
+from tests.strategies import effort
 
 TTL_S = 10.0
 GRACE_S = 2.0
@@ -168,6 +169,7 @@ steps = st.lists(
 )
 
 
+@effort(100)
 @given(steps)
 def test_memory_returns_exactly_when_owner_and_readers_are_done(script: list[tuple[str, int]]):
     owner = Owner()

@@ -5,11 +5,12 @@ import random
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from redserve.errors import Overloaded
 from redserve.transport.pool import Pool, Region
+from tests.strategies import effort
 
 PAGE = 64
 
@@ -91,8 +92,8 @@ actions = st.lists(
 )
 
 
+@effort(200)
 @given(actions)
-@settings(max_examples=200)
 def test_regions_never_overlap_and_every_page_is_accounted_for(steps: list[tuple[str, int]]):
     pool = Pool(32 * PAGE, PAGE)
     live: list[Region] = []  # owned or held

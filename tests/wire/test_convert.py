@@ -51,6 +51,8 @@ samplings = st.builds(
     ignore_eos=st.booleans(),
     num_logprobs=st.one_of(st.none(), st.integers(0, types.MAX_LOGPROBS)),
 )
+from tests.strategies import effort
+
 metadata = st.builds(ItemMetadata, num_rows=uint32, grid=grids, replacement_text=texts)
 usages = st.builds(Usage, uint32, uint32, uint32, uint32)
 token_outputs = st.builds(
@@ -126,6 +128,7 @@ def through_bytes(proto: Any) -> Any:
     return type(proto).FromString(proto.SerializeToString())
 
 
+@effort(100)
 @given(samplings)
 def test_sampling_is_inverse(value: SamplingParams):
     # Defaults that differ everywhere: nothing of them may shine through.
@@ -134,6 +137,7 @@ def test_sampling_is_inverse(value: SamplingParams):
     assert types.sampling_from_proto(proto, defaults) == value
 
 
+@effort(100)
 @given(samplings)
 def test_what_is_not_set_takes_the_defaults(defaults: SamplingParams):
     found = types.sampling_from_proto(types_pb2.SamplingParams(), defaults)
@@ -155,12 +159,14 @@ def test_what_is_not_set_takes_the_defaults(defaults: SamplingParams):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
+@effort(100)
 @given(data=st.data())
 def test_converters_are_inverse(data: st.DataObject, forward, back, values):
     value = data.draw(values)
     assert back(through_bytes(forward(value))) == value
 
 
+@effort(100)
 @given(sequence_requests())
 def test_sequence_request_is_inverse(request_value: SequenceRequest):
     proto = through_bytes(llm.sequence_request_to_proto(request_value))
@@ -273,6 +279,7 @@ def test_a_wrong_sequence_is_refused_with_its_field(field: str, changes: dict[st
     assert caught.value.field == field
 
 
+@effort(100)
 @given(peers, st.data())
 def test_metadata_that_was_changed_on_the_way_is_refused(peer: PeerInfo, data: st.DataObject):
     proto = transport.peer_to_proto(peer)
@@ -281,6 +288,7 @@ def test_metadata_that_was_changed_on_the_way_is_refused(peer: PeerInfo, data: s
         transport.peer_from_proto(proto)
 
 
+@effort(100)
 @given(st.floats(0, 4e6))
 def test_a_lease_never_grows_on_the_wire(ttl_s: float):
     proto = transport.descriptor_to_proto(Descriptor("p", 0, 1, 1, ttl_s, None))

@@ -37,6 +37,7 @@ from redserve.wire.errors import (
 )
 from redserve.wire.interceptors import ErrorInterceptor
 from redserve.wire.server import ServiceServer
+from tests.strategies import effort
 from tests.wire.support import KINDS, SERVICE, Context, call, open_stream, serving
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ def test_codes_without_details_find_their_class():
         assert status_code(found).name == kind.grpc_code
 
 
+@effort(100)
 @given(st.binary(max_size=80))
 def test_any_trailer_of_a_stranger_is_survived(trailer: bytes):
     rpc_error = grpc.aio.AioRpcError(
