@@ -3,6 +3,7 @@
 Modules:
 
     base          PeerInfo, Descriptor, and the Transport and Producer protocols
+    pages         which pages are free
     pool          one slab of memory per process, and regions of it
     lease_table   what a producer offers, and who reads it until when
     puller        prepare, pull, check, release: the same for every backend

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from redserve.errors import Overloaded
+from redserve.transport.pages import PageAllocator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +33,6 @@ if TYPE_CHECKING:
 _ALIGNMENT: Final = 4096
 """Bytes; the slab starts on a memory page, so every region is aligned to the page size."""
 _RETRY_AFTER_S: Final = 1.0
-
-
-@dataclass(slots=True)
-class _Extent:
-    """A run of free pages."""
-
-    first: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,8 +113,7 @@ class Pool:
         self.buffer: NDArray[np.uint8] = slab[start : start + self.num_bytes]
         self.buffer.fill(0)
         self._lock = threading.Lock()
-        self._free_extents = [_Extent(0, num_pages)]  # by first page, never adjacent
-        self._free_pages = num_pages
+        self._pages = PageAllocator(num_pages)
         self._quarantined_pages = 0
         self._waiters: deque[_Waiter] = deque()
         self._observers: tuple[Callable[[int, int], None], ...] = ()
@@ -130,7 +121,7 @@ class Pool:
     @property
     def used_bytes(self) -> int:
         """Bytes of pages that are not free, quarantined ones included."""
-        return self.num_bytes - self._free_pages * self.page_bytes
+        return self.num_bytes - self._pages.num_free * self.page_bytes
 
     @property
     def quarantined_bytes(self) -> int:
@@ -219,31 +210,13 @@ class Pool:
 
     def _take(self, num_bytes: int) -> Region | None:
         num_pages = -(-num_bytes // self.page_bytes)
-        for index, extent in enumerate(self._free_extents):
-            if extent.count >= num_pages:
-                first = extent.first
-                if extent.count == num_pages:
-                    del self._free_extents[index]
-                else:
-                    extent.first += num_pages
-                    extent.count -= num_pages
-                self._free_pages -= num_pages
-                return Region(self, first * self.page_bytes, num_bytes, num_pages)
-        return None
+        first = self._pages.take(num_pages)
+        return (
+            None if first is None else Region(self, first * self.page_bytes, num_bytes, num_pages)
+        )
 
     def _give_back(self, region: Region) -> None:
-        extents = self._free_extents
-        first, count = region.offset // self.page_bytes, region.num_pages
-        index = bisect_left(extents, first, key=lambda extent: extent.first)
-        extents.insert(index, _Extent(first, count))
-        for left in (index, index - 1):  # merge with the right neighbour, then with the left one
-            if left < 0 or left + 1 >= len(extents):
-                continue
-            extent, right = extents[left], extents[left + 1]
-            if extent.first + extent.count == right.first:
-                extent.count += right.count
-                del extents[left + 1]
-        self._free_pages += count
+        self._pages.give_back(region.offset // self.page_bytes, region.num_pages)
         self._serve_waiters()
 
     def _serve_waiters(self) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from redserve.telemetry.render import chrome_trace, render_text
 from redserve.telemetry.timeline import Bar, Timeline, overlap_ratio
+from tests.strategies import effort
 
 START = 1_700_000_000_000_000_000
 
@@ -26,7 +27,6 @@ BARS = (
     Bar("llm-0", "decode", at(95), at(150), None, 12),
     Bar("llm-0", "detokenize", at(150), at(151)),
 )
-from tests.strategies import effort
 
 TIMELINE = Timeline("req-1", BARS, overlap_ratio(BARS), at(0), at(96), at(151))
 

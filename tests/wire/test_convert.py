@@ -27,6 +27,7 @@ from redserve.telemetry.timeline import Bar, Timeline
 from redserve.transport.base import Descriptor, PeerInfo
 from redserve.v1 import encoder_pb2, llm_pb2, types_pb2
 from redserve.wire import encoder, llm, router, transport, types
+from tests.strategies import effort
 
 texts = st.text(max_size=20)
 uint32 = st.integers(0, 2**32 - 1)
@@ -51,7 +52,6 @@ samplings = st.builds(
     ignore_eos=st.booleans(),
     num_logprobs=st.one_of(st.none(), st.integers(0, types.MAX_LOGPROBS)),
 )
-from tests.strategies import effort
 
 metadata = st.builds(ItemMetadata, num_rows=uint32, grid=grids, replacement_text=texts)
 usages = st.builds(Usage, uint32, uint32, uint32, uint32)
