@@ -94,12 +94,17 @@ class Conversation:
                     async for event in answer:
                         if isinstance(event, AnswerText):
                             parts.append(event.text)
-                            print(event.text, end="", flush=True)
+                            print(printable(event.text), end="", flush=True)
                         elif isinstance(event, AnswerFinished):
                             timeline = event.timeline
         finally:
             print(flush=True)
         return "".join(parts), timeline
+
+
+def printable(text: str) -> str:
+    """Without control characters: what a model says must not move the terminal's cursor."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -131,13 +131,18 @@ class Session:
                 RouterClient(self._state.grpc_address) as router,
             ):
                 while True:
-                    known = await router.replicas()
-                    if sum(replica.serving for replica in known) >= self._num_replicas:
+                    if await self._has_met_all(router):
                         return
                     await asyncio.sleep(_POLL_S)
-        except (TimeoutError, RedServeError) as error:
-            why = str(error) or f"not within {ACQUAINTANCE_S:g} s"
-            self._listener.line("router", f"(it has not met every replica yet: {why})")
+        except TimeoutError:
+            self._listener.line("router", "(it has not met every replica yet)")
+
+    async def _has_met_all(self, router: RouterClient) -> bool:
+        try:
+            known = await router.replicas()
+        except RedServeError:  # it may just be restarting
+            return False
+        return sum(replica.serving for replica in known) >= self._num_replicas
 
     async def _drain(self) -> None:
         self._draining = True

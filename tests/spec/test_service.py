@@ -90,7 +90,10 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"router": {"http": {"port": 1}, "grpc": {"port": 1}}}, "http.port and grpc.port must differ"),
     ({"router": {"media": {"allowedHosts": ["a"]}}}, "allowedHosts needs urlFetch"),
     ({"router": {"media": {"maxRequestSize": "1Mi"}}}, "maxImageSize must not exceed"),
-    ({"slos": [{"name": "a", "indicator": "Availability"}] * 2}, "no two slos may have the same name"),
+    (
+        {"slos": [{"name": "a", "indicator": "Availability"}] * 2},
+        "no two slos may have",
+    ),
     (
         {"slos": [{"name": "a", "indicator": "Availability", "objectivePercent": "100"}]},
         "below 100",
