@@ -71,6 +71,8 @@ class MediaLayout:
 
     def overlapping(self, start: int, end: int) -> Iterator[Segment]:
         """Segments with at least one position in [start, end), in prompt order."""
+        if not self.segments or start >= self.segments[-1].end:
+            return
         n = max(bisect_right(self._starts, start) - 1, 0)
         while n < len(self.segments) and self.segments[n].start < end:
             if self.segments[n].end > start:

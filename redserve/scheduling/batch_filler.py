@@ -105,6 +105,8 @@ class BatchFiller:
         if not self._config.atomic_items:
             return
         for sequence in (*self._roster.running, *self._roster.admissible):
+            if self._room.is_condemned(sequence):
+                continue
             if sequence.num_counted and self._rule.is_overdue(sequence):
                 if sequence.phase is Phase.RUNNING:
                     self._extend(sequence, plan, forced=True)
@@ -129,6 +131,8 @@ class BatchFiller:
                 return
             if sequence.phase is not Phase.RUNNING or sequence.is_decoding:
                 continue
+            if self._room.is_condemned(sequence):
+                continue  # with chunks in every batch it would never be idle
             if sequence.num_counted and sequence not in plan.sequences:
                 self._extend(sequence, plan, forced=forced)
 

@@ -58,6 +58,7 @@ class ChunkRule:
 def make_chunk(sequence: Sequence, end: int) -> ScheduledChunk:
     """The frozen form of positions [next_start, end) of a sequence."""
     start = sequence.next_start
+    num_tokens = sequence.num_tokens
     rows = tuple(
         RowSlice(
             segment.item_index,
@@ -74,6 +75,6 @@ def make_chunk(sequence: Sequence, end: int) -> ScheduledChunk:
         token_ids=tuple(sequence.token_ids[start:end]),
         block_table=tuple(sequence.block_table),
         rows=rows,
-        samples=end == sequence.num_tokens,
-        is_decode=sequence.is_decoding,
+        samples=end == num_tokens,
+        is_decode=num_tokens - start == 1 and sequence.num_outputs > 0,
     )

@@ -154,6 +154,24 @@ class EmbeddingTracker:
         self._restart()
         return tuple(needed)
 
+    def shed(self) -> list[tuple[int, int]]:
+        """Release the rows of items that are covered as a whole: they will not be used.
+
+        Else they could fill the arena while their sequence waits for rows behind them. Should the
+        cover fall again, `cover` asks for the items again.
+
+        Returns:
+            (item, row_end) where rows below `row_end` were held until now.
+        """
+        freed = []
+        for item in self._layout.items:
+            if item.end > self._covered:
+                continue
+            if self.held(item.index):
+                freed.append((item.index, item.num_rows))
+            self._released[item.index] = item.num_rows
+        return freed
+
     def use(self, start: int, end: int) -> list[tuple[int, int]]:
         """Record that positions below `end` are computed, those in [start, end) just now.
 

@@ -82,6 +82,7 @@ class Lifecycle:
         needed = sequence.tracker.cover(self._kv.match(sequence))
         if needed:
             self.events.append(ItemsNeeded(sequence.key, needed))
+        self._tell_released(sequence, sequence.tracker.shed())
         self._roster.refresh(sequence)
 
     def settle(self) -> None:
@@ -110,7 +111,10 @@ class Lifecycle:
 
     def release_rows(self, sequence: Sequence, start: int, end: int) -> None:
         """Positions [start, end) are computed: tell which rows that frees."""
-        for item_index, row_end in sequence.tracker.use(start, end):
+        self._tell_released(sequence, sequence.tracker.use(start, end))
+
+    def _tell_released(self, sequence: Sequence, freed: list[tuple[int, int]]) -> None:
+        for item_index, row_end in freed:
             self.events.append(RowsReleased(sequence.key, item_index, row_end))
 
     def preempt(self, sequence: Sequence) -> None:

@@ -49,25 +49,37 @@ class Roster:
     def refresh(self, sequence: Sequence) -> None:
         """Bring the sums and the membership of one sequence up to date after a change."""
         phase = sequence.phase
-        count = 0 if phase is Phase.FINISHED else sequence.num_schedulable
-        self.num_schedulable += count - sequence.num_counted
-        sequence.num_counted = count
         if phase is Phase.RUNNING:
-            if not sequence.is_decoding:
-                self.rotation.pop(sequence, None)
-            elif sequence not in self.rotation:
-                self.rotation[sequence] = None
-            if sequence.next_start == sequence.num_tokens:
-                self._sampling[sequence] = None
-            else:
-                self._sampling.pop(sequence, None)
+            self._refresh_running(sequence)
             return
+        count = 0 if phase is Phase.FINISHED else sequence.num_schedulable
+        self._count(sequence, count)
         self.rotation.pop(sequence, None)
         self._sampling.pop(sequence, None)
-        if phase is Phase.FINISHED or count == 0:
+        if count == 0:
             self.admissible.remove(sequence)
         elif sequence not in self.admissible:
             self.admissible.add(sequence)
+
+    def _refresh_running(self, sequence: Sequence) -> None:
+        # Twice per decode and step: the tokens left to run say it all, without asking the tracker.
+        num_left = sequence.num_tokens - sequence.next_start
+        if num_left == 0:
+            self._sampling[sequence] = None
+            self.rotation.pop(sequence, None)
+            self._count(sequence, 0)
+            return
+        self._sampling.pop(sequence, None)
+        if num_left == 1 and sequence.num_outputs > 0:
+            self.rotation.setdefault(sequence)
+            self._count(sequence, 1)
+        else:
+            self.rotation.pop(sequence, None)
+            self._count(sequence, sequence.num_schedulable)
+
+    def _count(self, sequence: Sequence, num_schedulable: int) -> None:
+        self.num_schedulable += num_schedulable - sequence.num_counted
+        sequence.num_counted = num_schedulable
 
     def check_integrity(self) -> None:
         """Prove that sums and memberships are what a fresh count gives.

@@ -157,7 +157,8 @@ class Scheduler:
                 if sequence.num_in_flight == 0:
                     self._lives.bury(sequence)
                 continue
-            self._lives.release_rows(sequence, chunk.start, chunk.end)
+            if chunk.rows:
+                self._lives.release_rows(sequence, chunk.start, chunk.end)
             self._kv.commit(sequence)
             if chunk.samples:
                 outcome = outcomes[chunk.key]

@@ -305,8 +305,7 @@ class Replica:
             chunk
             for chunk in small
             if held_back[chunk.key] < self.scenario.max_held_back
-            # Cut short by a lack of blocks: it fills its last one.
-            and chunk.end < len(chunk.block_table) * self.scenario.block_size
+            and not self.is_cut_by_memory(chunk)
         ]
         # Or else the step would have been empty. Others may have joined since somebody was
         # preempted for it, but no decode.
@@ -314,6 +313,15 @@ class Replica:
             assert not any(chunk.is_decode for chunk in batch.chunks)
             was_preempted = self.num_preempted > self.num_preempted_before
             assert len(small) == len(batch.chunks) or was_preempted
+
+    def is_cut_by_memory(self, chunk: ScheduledChunk) -> bool:
+        """Whether its blocks could not hold one token (or one atomic span) more."""
+        end = chunk.end + 1
+        for item in self.live[chunk.key].request.items:
+            for span in item.spans:
+                if self.scenario.atomic and span.start == chunk.end:
+                    end = span.end
+        return end > len(chunk.block_table) * self.scenario.block_size
 
     def is_encoding(self, key: SequenceKey) -> bool:
         sequence = self.scheduler.sequence(key)

@@ -31,7 +31,8 @@ tight = st.builds(
 )
 
 
-@effort(600)
+@pytest.mark.timeout(900)
+@effort(400)
 @given(scenario=tight)
 def test_oldest_gets_through_parked_younger_ones(scenario: Scenario) -> None:
     replica = Replica(scenario, scenario.requests())

@@ -155,6 +155,21 @@ def test_an_item_that_the_cache_covers_is_not_asked_for() -> None:
     assert tracker.put(0, 4)
 
 
+def test_rows_that_the_cache_makes_useless_are_shed() -> None:
+    tracker = make((2, 4), (8, 4))
+    tracker.cover(0)
+    tracker.put(0, 3)
+    tracker.put(1, 3)
+    assert tracker.cover(9) == ()
+    assert tracker.shed() == [(0, 4)]
+    assert (tracker.num_held, tracker.ready_prefix()) == (3, 11)
+    assert not tracker.put(0, 4)  # the rest of the delivery is of no use
+    assert tracker.cover(5) == (0,)  # the cache lost it
+    assert tracker.shed() == []
+    assert tracker.put(0, 4)
+    assert tracker.ready_prefix() == 11
+
+
 def test_what_is_not_there_is_refused() -> None:
     tracker = make((2, 4))
     tracker.cover(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +37,8 @@ streams = st.builds(
 )
 
 
-@effort(400)
+@pytest.mark.timeout(900)
+@effort(300)
 @given(scenario=streams, num_live=st.integers(1, 6))
 def test_the_first_request_ends_though_the_stream_does_not(
     scenario: Scenario, num_live: int

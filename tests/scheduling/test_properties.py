@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -35,11 +36,49 @@ scenarios = st.builds(
 )
 
 
-@effort(2000)
+@pytest.mark.timeout(900)
+@effort(1000)
 @given(scenario=scenarios)
 # An overdue prefill ended one token short of its end, which was then taken for a decode.
 @example(Scenario(2548, 5, 0, 16, 7, 1, 1, 0, atomic=True, max_sequences=2, abort=5))
 @example(Scenario(2569, 9, 2, 1, 64, 3, 1, 0, atomic=True, reserve_ratio=1.0, arena=8, late=90))
+# Rows that the prefix cache had made useless filled the arena.
+@example(
+    Scenario(
+        51891,
+        7,
+        50,
+        2,
+        16,
+        4,
+        4,
+        0,
+        atomic=True,
+        reserve_prompts=True,
+        max_sequences=1,
+        deliver="arena",
+        drop=2,
+        late=90,
+    )
+)
+# An overdue younger prefill was in every batch, and so never idle for the older one's claim.
+@example(
+    Scenario(
+        51529,
+        9,
+        0,
+        16,
+        2,
+        2,
+        1,
+        0,
+        atomic=True,
+        prefix_cache=False,
+        deliver="arena",
+        arena=1,
+        abort=5,
+    )
+)
 def test_every_promise_holds(scenario: Scenario) -> None:
     replica = Replica(scenario, scenario.requests())
     replica.run()
