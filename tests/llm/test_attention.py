@@ -191,8 +191,8 @@ def test_two_engines_never_see_each_others_step() -> None:
 @pytest.mark.parametrize("term", ["s_aux", "position_bias"])
 def test_terms_that_nobody_computes_are_refused(term: str) -> None:
     empty = torch.empty(0)
+    changes: dict[str, Any] = {term: empty}
     with pytest.raises(UnsupportedModel, match=term):
-        changes: dict[str, Any] = {term: empty}
         paged_attention(torch.nn.Module(), empty, empty, empty, None, **changes)
 
 
