@@ -141,8 +141,9 @@ async def running_line(
         }
     )
     replica = LlmReplica(llm_settings, load_model(path, llm_settings))
-    for part in (*encoders, replica):
-        await part.start()
+    for encoder_replica in encoders:
+        await encoder_replica.start()
+    await replica.start()
     door = Router(
         RouterSettings(
             **{
