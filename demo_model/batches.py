@@ -26,7 +26,6 @@ TRAINING_WEIGHTS = {
     "digit": 1.5,
     "count": 3.0,
     "where": 2.0,
-    "which": 3.0,
     "number": 0.5,
 }
 """Kinds of all turns but the last, which mostly asks for a description of everything."""

@@ -168,4 +168,4 @@ def _sentences() -> Iterator[str]:
     yield f"system user assistant image {SYSTEM_PROMPT}"
     yield from (re.sub(r"\{\w+\}", " ", text) for texts in WORDINGS.values() for text in texts)
     yield " ".join([*COLOURS, *SHAPES, *PLURALS.values(), *NUMBERS, *DIGITS, *PLACES])
-    yield "a an small digit is are the at in and or please tell me"
+    yield "a an small digit is are the at in and or which has shows please tell me"

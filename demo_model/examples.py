@@ -58,7 +58,7 @@ QUESTIONS = (
     Ask("what", ("green-star", "orange-digit-4"), 2),
     Ask("colour", ("two-purple-stars", "red-circle", "blue-digit-7"), 1),
     Ask("count", _FOUR, 2),
-    Ask("which", _FOUR, 3),
+    Ask("what", _FOUR, 3),
     Ask("where", _EIGHT, 8),
     Ask("number", _EIGHT),
     Ask("all", _EIGHT),

@@ -43,7 +43,6 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "count the {plural} in image {k}.",
     ),
     "where": ("where is the {things} in image {k}?",),
-    "which": ("which image shows the {unique}?", "which image has the {unique}?"),
     "number": ("how many images are there?", "how many images do you see?"),
     "all": ("describe all images.", "describe the images.", "what is in the images?"),
 }
@@ -55,7 +54,6 @@ HELD_OUT_WEIGHTS = {
     "digit": 2.0,
     "count": 3.0,
     "where": 3.0,
-    "which": 2.0,
     "number": 1.0,
     "all": 4.0,
 }
@@ -106,9 +104,6 @@ def targets(kind: str, scenes: Sequence[Scene]) -> list[int]:
         return [k for k, scene in enumerate(scenes) if not scene.is_digit]
     if kind == "where":
         return [k for k, scene in enumerate(scenes) if scene.place is not None]
-    if kind == "which":
-        things = [scene.thing for scene in scenes]
-        return [k for k, thing in enumerate(things) if things.count(thing) == 1]
     raise ValueError(f"unknown question kind {kind!r}; the kinds are {', '.join(WORDINGS)}")
 
 
@@ -137,7 +132,6 @@ def ask(kind: str, target: int, scenes: Sequence[Scene], wording: str | None = N
         is_the="are the" if is_many else "is the",
         things=things,
         plural=plural,
-        unique=f"digit {scene.thing}" if scene.is_digit else things,
     )
     answers = {
         "what": describe(scene),
@@ -145,7 +139,6 @@ def ask(kind: str, target: int, scenes: Sequence[Scene], wording: str | None = N
         "digit": scene.thing,
         "count": NUMBERS[scene.count - 1],
         "where": _locate(scene.place or "centre"),
-        "which": f"image {target + 1}",
         "number": NUMBERS[len(scenes) - 1],
         "all": describe_all(scenes),
     }

@@ -40,14 +40,14 @@ class Plan:
         all_from: share of the steps after which prompts have up to all eight.
     """
 
-    num_steps: int = 3600
+    num_steps: int = 3200
     num_pictures: int = 24_000
     seed: int = 0
     matrix_rate: float = 4e-3
     other_rate: float = 1.5e-3
     warmup_steps: int = 100
     single_until: float = 0.08
-    all_from: float = 0.45
+    all_from: float = 0.4
 
     def rate_factor(self, step: int) -> float:
         """Multiplier of both learning rates: warm-up, then a cosine down to 2 %."""
