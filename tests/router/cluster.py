@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from demo_model.config import build_tokenizer
 from PIL import Image
-from redserve_router.assembly import Router
 
+from demo_model.config import build_tokenizer
 from redserve.modeling.families import FAMILIES
 from redserve.modeling.prompt import PromptRenderer
 from redserve.spec.settings import RouterSettings
 from redserve.v1 import router_pb2 as pb
 from redserve.v1.router_pb2_grpc import RouterServiceStub
 from redserve.wire.channel import open_channel
+from redserve_router.assembly import Router
 from tests.router.fake_encoder import FakeEncoder
 from tests.router.fake_llm import FakeLlm
 
@@ -53,7 +53,7 @@ class Cluster:
         self.router = router
         self.encoders = encoders
         self.llms = llms
-        self.stub = RouterServiceStub(channel)
+        self.stub: Any = RouterServiceStub(channel)
 
     @property
     def http(self) -> str:
@@ -81,19 +81,21 @@ class Answer:
     """A whole answer."""
 
     def __init__(self) -> None:
-        self.started: pb.Started | None = None
-        self.finished: pb.Finished | None = None
+        self.started = pb.Started()
+        self.finished = pb.Finished()
         self.text = ""
         self.token_ids: list[int] = []
+        self.kinds: list[str | None] = []
 
     def add(self, event: pb.GenerateResponse) -> None:
-        assert self.finished is None, "an event after the last one"
-        match event.WhichOneof("event"):
+        kind = event.WhichOneof("event")
+        assert (kind == "started") == (not self.kinds), "starts once, with its first event"
+        assert "finished" not in self.kinds, "an event after the last one"
+        self.kinds.append(kind)
+        match kind:
             case "started":
-                assert self.started is None, "started twice"
                 self.started = event.started
             case "tokens":
-                assert self.started is not None
                 self.text += event.tokens.text
                 self.token_ids += [token.token_id for token in event.tokens.tokens]
             case "finished":
@@ -106,7 +108,8 @@ async def cluster(
 ) -> AsyncIterator[Cluster]:
     encoders = [FakeEncoder(f"encoder-{n}") for n in range(num_encoders)]
     llms = [FakeLlm(f"llm-{n}") for n in range(num_llms)]
-    for fake in (*encoders, *llms):
+    fakes: list[FakeEncoder | FakeLlm] = [*encoders, *llms]
+    for fake in fakes:
         await fake.start()
     settings = RouterSettings.model_validate(
         {
@@ -128,7 +131,7 @@ async def cluster(
     finally:
         await channel.close()
         await router.stop(0.0)
-        for fake in (*encoders, *llms):
+        for fake in fakes:
             await fake.kill()
 
 
@@ -144,7 +147,9 @@ def picture(
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "white")
 
 
-def question(*parts: str | bytes, max_tokens: int | None = None, **fields: Any) -> pb.GenerateRequest:
+def question(
+    *parts: str | bytes, max_tokens: int | None = None, **fields: Any
+) -> pb.GenerateRequest:
     """A user turn of texts and pictures."""
     request = pb.GenerateRequest(**fields)
     message = request.messages.add(role="user")

@@ -70,7 +70,7 @@ def rows_of(height: int, width: int) -> int:
 
 
 class FakeEncoder(EncoderServiceServicer):
-    """Attributes to script it: `act`, `gate`, `fingerprint`, `describe_gate`."""
+    """Attributes to script it: `act`, `gate`, `fingerprint`, `describe_gate`, `describe_breaks`."""
 
     def __init__(self, name: str, *, fingerprint: str = "same") -> None:
         self.name = name
@@ -79,6 +79,7 @@ class FakeEncoder(EncoderServiceServicer):
         self.act: Callable[[pb.EncodeRequest, pb.EncodeItem], Action] = lambda *_: Publish()
         self.gate: Callable[[pb.EncodeItem], asyncio.Event | None] = lambda _: None
         self.describe_gate: asyncio.Event | None = None
+        self.describe_breaks = False
         self.contents: dict[bytes, bytes] = {}
         self.port = 0
         self._server: ServiceServer | None = None
@@ -90,9 +91,7 @@ class FakeEncoder(EncoderServiceServicer):
 
     async def start(self) -> None:
         self._server = ServiceServer("127.0.0.1", self.port)
-        self._server.add(
-            add_EncoderServiceServicer_to_server, self, "redserve.v1.EncoderService"
-        )
+        self._server.add(add_EncoderServiceServicer_to_server, self, "redserve.v1.EncoderService")
         self.port = await self._server.start()
 
     async def kill(self) -> None:
@@ -114,8 +113,10 @@ class FakeEncoder(EncoderServiceServicer):
             dtype="float32",
         )
 
-    async def Describe(self, request: pb.DescribeRequest, _context: Any) -> pb.DescribeResponse:  # noqa: N802
+    async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:  # noqa: N802
         self.journal.note("describe", [picture.content_hash for picture in request.pictures])
+        if self.describe_breaks:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "crash")
         if self.describe_gate is not None:
             await self.describe_gate.wait()
         return pb.DescribeResponse(

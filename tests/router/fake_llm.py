@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.timeline import Bar
 from redserve.v1 import llm_pb2 as pb
@@ -19,8 +17,10 @@ from tests.router.journal import Journal
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    import grpc
+
 WORDS = ("one", " two", " three", " four", " five")
-FIRST_TOKEN_ID = 100
+FIRST_TOKEN_ID = 20
 
 
 class FakeSequence:
@@ -50,6 +50,8 @@ class FakeLlm(LlmServiceServicer):
     before_finish: Awaited before the last event.
     admit: Awaited before it admits.
     ask_again: Items that it loses once after they arrived.
+    ask_stale: Reports once that an older attempt than the one that arrived was lost.
+    ask_covered: Covered items that it needs after all: their blocks were lost.
     """
 
     def __init__(self, name: str, *, fingerprint: str = "same") -> None:
@@ -58,6 +60,8 @@ class FakeLlm(LlmServiceServicer):
         self.words: tuple[str, ...] = WORDS
         self.covered: frozenset[int] = frozenset()
         self.ask_again: tuple[int, ...] = ()
+        self.ask_stale = False
+        self.ask_covered: frozenset[int] = frozenset()
         self.journal = Journal()
         self.max_model_length = 512
         self.before_token: Callable[[int, Any], Awaitable[None]] | None = None
@@ -75,6 +79,11 @@ class FakeLlm(LlmServiceServicer):
         self._server = ServiceServer("127.0.0.1", self.port)
         self._server.add(add_LlmServiceServicer_to_server, self, "redserve.v1.LlmService")
         self.port = await self._server.start()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Ends its load reports, finishes its streams, then stops."""
+        assert self._server is not None
+        await self._server.drain(timeout_s)
 
     async def kill(self) -> None:
         if self._server is not None:
@@ -129,7 +138,15 @@ class FakeLlm(LlmServiceServicer):
                 yield pb.LlmServiceGenerateResponse(
                     item_needed=pb.ItemNeeded(index=index, lost_attempt=lost, why="evicted")
                 )
-            await sequence.wait_for_items(needed)
+            if self.ask_stale:
+                yield pb.LlmServiceGenerateResponse(
+                    item_needed=pb.ItemNeeded(index=0, lost_attempt=1, why="peer lost")
+                )
+            for index in self.ask_covered:
+                yield pb.LlmServiceGenerateResponse(
+                    item_needed=pb.ItemNeeded(index=index, lost_attempt=0, why="preempted")
+                )
+            await sequence.wait_for_items(needed | self.ask_covered)
             prefill = Bar(self.name, "prefill", start_ns, now_ns())
             async for response in self._say(request, context):
                 yield response
@@ -175,6 +192,12 @@ class FakeLlm(LlmServiceServicer):
         return pb.LlmServiceGenerateResponse(
             finished=pb.SequenceFinished(reason=reason, usage=usage, bars=[bar_to_proto(prefill)])
         )
+
+    async def Cancel(  # noqa: N802
+        self, request: pb.LlmServiceCancelRequest, _context: Any
+    ) -> pb.LlmServiceCancelResponse:
+        self.journal.note("cancel", request.request_id)
+        return pb.LlmServiceCancelResponse()
 
     async def WatchLoad(  # noqa: N802
         self, _request: Any, _context: Any

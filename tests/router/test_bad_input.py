@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
+import random
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import httpx
 import pytest
+from PIL import Image
 
 from redserve.v1 import router_pb2 as pb
 from redserve.wire.errors import from_rpc_error
 from tests.router.cluster import cluster, picture, question
+from tests.router.fake_encoder import Fail, Publish
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 LIMITS = {
     "max_images": 3,
@@ -39,11 +46,6 @@ def bomb() -> bytes:
 
 def noise(num_bytes: int) -> bytes:
     """A valid picture of about this many bytes."""
-    import io
-    import random
-
-    from PIL import Image
-
     side = int((num_bytes / 3) ** 0.5) + 1
     data = random.Random(0).randbytes(side * side * 3)
     buffer = io.BytesIO()
@@ -114,8 +116,6 @@ async def test_bad_picture(bad):
 async def test_truncated_body_behind_a_known_size_ends_the_request_with_its_place():
     """The size is known, so only the encoder finds out, while the LLM replica already waits."""
     async with cluster() as c:
-        from tests.router.fake_encoder import Fail, Publish
-
         c.encoders[0].act = lambda _, item: (
             Fail("INVALID_ARGUMENT", "the image is truncated") if item.index == 1 else Publish()
         )
@@ -195,7 +195,12 @@ QUESTIONS = [
         "messages[0].parts[3]",
         "POLICY_VIOLATION",
     ),
-    ("too much together", question(*[noise(18_000)] * 3), "messages[0].parts[2]", "POLICY_VIOLATION"),
+    (
+        "too much together",
+        question(*[noise(18_000)] * 3),
+        "messages[0].parts[2]",
+        "POLICY_VIOLATION",
+    ),
     (
         "too large an embedding",
         question(picture(size=(320, 320))),
@@ -350,7 +355,7 @@ async def test_http_errors_outside_of_a_completion():
         other = await client.get("/v1/models/gpt-7")
         large = await client.post("/v1/chat/completions", content=b" " * 2_000_000)
 
-        async def pieces():
+        async def pieces() -> AsyncIterator[bytes]:
             for _ in range(30):
                 yield b" " * 100_000
 

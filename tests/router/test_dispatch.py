@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from PIL import Image
+
 from redserve.v1 import router_pb2 as pb
 from tests.router.cluster import COLOURS, MODEL, cluster, picture, question
 from tests.router.fake_encoder import BreakCall, Fail, Hang, Publish
@@ -18,7 +20,9 @@ async def test_text_is_answered_without_encoders():
         assert answer.text == TEXT
         assert answer.started.request_id == "mine"
         assert answer.started.model == MODEL
-        assert answer.started.num_prompt_tokens == len(c.llms[0].journal.all("generate")[0].token_ids)
+        assert answer.started.num_prompt_tokens == len(
+            c.llms[0].journal.all("generate")[0].token_ids
+        )
         assert answer.finished.usage.num_output_tokens == 5
         assert not answer.finished.HasField("timeline")
         assert c.encoders[0].journal.all("encode") == []
@@ -103,6 +107,27 @@ async def test_item_needed_again_is_dispatched_with_a_newer_attempt():
         assert c.encoders[0].journal.all("published") == [(0, 1), (1, 1), (1, 2)]
 
 
+async def test_covered_item_whose_blocks_are_lost_is_dispatched_after_all():
+    async with cluster() as c:
+        c.llms[0].covered = frozenset({0, 1})
+        c.llms[0].ask_covered = frozenset({1})
+        answer = await c.ask(question(picture("red"), picture("blue")))
+        assert answer.text == TEXT
+        assert c.encoders[0].journal.all("published") == [(1, 1)]
+
+
+async def test_late_call_for_an_item_is_answered_by_the_attempt_under_way():
+    """The LLM replica reports the loss of attempt 1 while attempt 2 is on its way already."""
+    async with cluster(num_encoders=2) as c:
+        c.encoders[0].act = lambda _, item: BreakCall() if item.attempt == 1 else Publish()
+        c.encoders[1].act = c.encoders[0].act
+        c.llms[0].ask_stale = True
+        answer = await c.ask(question(picture("red")))
+        assert answer.text == TEXT
+        published = [entry for e in c.encoders for entry in e.journal.all("published")]
+        assert published == [(0, 2)]
+
+
 async def test_tokens_are_relayed_as_they_come():
     async with cluster() as c:
         gates = [asyncio.Event() for _ in WORDS]
@@ -143,8 +168,6 @@ async def test_timeline_has_bars_of_every_process():
 
 async def test_exif_orientation_is_part_of_the_size():
     async with cluster() as c:
-        from PIL import Image
-
         exif = Image.Exif()
         exif[0x0112] = 6
         upright = picture("red", (64, 32), "JPEG")
@@ -250,7 +273,7 @@ async def test_two_hundred_concurrent_requests_none_lost():
     async with cluster(num_encoders=2, num_llms=2) as c:
         pictures = [picture(name) for name in COLOURS]
 
-        async def one(n):
+        async def one(n: int) -> tuple[str, str]:
             answer = await c.ask(question(f"what {n}", pictures[n % 8], request_id=f"r{n}"))
             return answer.text, answer.started.request_id
 

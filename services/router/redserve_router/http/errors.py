@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+DEFAULT_RETRY_AFTER_S = 1.0
+
 _TYPES = {
     400: "invalid_request_error",
     404: "not_found_error",
@@ -36,8 +38,9 @@ def error_object(error: RedServeError, param: str | None) -> dict[str, Any]:
 def error_response(error: RedServeError, param: str | None) -> Response:
     """An error as a whole answer; says when to come back if the error does."""
     headers = {}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = f"{max(1, round(error.retry_after_s))}"
+    if error.retryable:
+        wait_s = DEFAULT_RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
+        headers["Retry-After"] = f"{max(1, round(wait_s))}"
     return _response(error.http_status, error_object(error, param), headers)
 
 

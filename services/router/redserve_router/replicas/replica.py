@@ -101,7 +101,6 @@ class Replica(ABC):
         await channel.channel_ready()
         await self._introduce()
         self.connection += 1
-        log.info("replica connected", pool=self.pool, address=self.address)
         await self._follow_load()
         raise Unavailable("it ended its load reports: it is stopping")
 
@@ -115,4 +114,6 @@ class Replica(ABC):
     def _set_serving(self, serving: bool) -> None:
         if serving != self._serving:
             self._serving = serving
+            state = "replica serves" if serving else "replica does not serve"
+            log.info(state, pool=self.pool, address=self.address)
             self._on_change()
