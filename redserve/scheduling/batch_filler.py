@@ -49,6 +49,7 @@ class BatchFiller:
     ) -> None:
         self._config = config
         self._budget = budget
+        self._kv = kv
         self._roster = roster
         self._lives = lives
         self._rule = ChunkRule(config)
@@ -151,9 +152,10 @@ class BatchFiller:
         Returns:
             False if memory is what it lacks.
         """
-        self._lives.rematch(sequence)
-        if not sequence.num_counted:
-            return True
+        if self._kv.is_outdated(sequence):
+            self._lives.rematch(sequence)
+            if not sequence.num_counted:
+                return True
         start = sequence.tracker.covered
         if self._chunk_end(sequence, start, plan, forced=forced) == start:
             return True

@@ -58,6 +58,17 @@ class KvMemory:
             self._watchers.setdefault(block, {})[sequence] = None
         return len(blocks) * size
 
+    def is_outdated(self, sequence: Sequence) -> bool:
+        """Whether `match` could find more or less than it did. Cheap, however long the prefix."""
+        if self._cache is None:
+            return False
+        if sequence in self._disappointed:
+            return True
+        num_blocks = len(sequence.hint)
+        if num_blocks >= (sequence.num_tokens - 1) // self.pool.block_size:
+            return False
+        return sequence.chain.digest(num_blocks) in self._cache
+
     def unmatch(self, sequence: Sequence) -> None:
         """Stop counting on cached blocks."""
         for block in sequence.hint:

@@ -23,6 +23,9 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._block_of)
 
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._block_of
+
     def lookup(self, chain: ContentChain, max_blocks: int) -> list[int]:
         """The cached blocks of the longest cached prefix of at most `max_blocks` blocks."""
         blocks: list[int] = []

@@ -85,7 +85,8 @@ class Replica:
         self.kv: dict[tuple[int, int], bytes] = {}
         self.num_arrived = 0
         self.num_preempted = 0
-        self.num_preempted_before = 0
+        self.num_setbacks = 0
+        self.num_setbacks_before = 0
         self.num_passed_over = 0
         self.num_recomputed = 0
         self.num_steps = 0
@@ -210,8 +211,12 @@ class Replica:
 
     def schedule(self) -> MicroBatch | None:
         before = {key: self.held_back(key) for key in self.live}
-        self.num_preempted_before = self.num_preempted
+        self.num_setbacks_before = self.num_setbacks
+        ran_before = {key for key in self.live if self.is_running(key)}
         batch = self.scheduler.schedule()
+        ran_now = set() if batch is None else {chunk.key for chunk in batch.chunks}
+        # Who is admitted runs at once: it has taken the place of others for that.
+        assert {key for key in self.live if self.is_running(key)} - ran_before <= ran_now
         self.after()
         if batch is not None:
             assert len(self.in_flight) < self.scenario.stages
@@ -239,6 +244,10 @@ class Replica:
             self.num_passed_over += 1
         limit = self.scenario.max_held_back + 2 * self.scenario.stages
         assert self.num_passed_over <= limit
+
+    def is_running(self, key: SequenceKey) -> bool:
+        sequence = self.scheduler.sequence(key)
+        return sequence is not None and sequence.phase is Phase.RUNNING
 
     def held_back(self, key: SequenceKey) -> int:
         sequence = self.scheduler.sequence(key)
@@ -307,12 +316,11 @@ class Replica:
             if held_back[chunk.key] < self.scenario.max_held_back
             and not self.is_cut_by_memory(chunk)
         ]
-        # Or else the step would have been empty. Others may have joined since somebody was
-        # preempted for it, but no decode.
+        # Or else the step would have been empty. Others may have joined since somebody older gave
+        # way meanwhile, preempted or robbed of cached blocks that it counted on; but no decode.
         if unexcused:
             assert not any(chunk.is_decode for chunk in batch.chunks)
-            was_preempted = self.num_preempted > self.num_preempted_before
-            assert len(small) == len(batch.chunks) or was_preempted
+            assert len(small) == len(batch.chunks) or self.num_setbacks > self.num_setbacks_before
 
     def is_cut_by_memory(self, chunk: ScheduledChunk) -> bool:
         """Whether its blocks could not hold one token (or one atomic span) more."""
@@ -378,6 +386,7 @@ class Replica:
     def after(self) -> None:
         for event in self.scheduler.take_events():
             watched = self.live[event.key]
+            self.num_setbacks += isinstance(event, Preempted | ItemsNeeded)
             match event:
                 case RowsReleased(item_index=index, row_end=row_end):
                     delivery = watched.deliveries[index]

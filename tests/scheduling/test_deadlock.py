@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from redserve.domain import Item, SamplingParams, SequenceKey, SequenceRequest, Span
 from redserve.scheduling import FixedBudget, Scheduler, SchedulerConfig
+from tests.scheduling.drive import drain, make_scheduler, picture, step
 from tests.scheduling.replica import Replica
 from tests.scheduling.scenario import Scenario
 from tests.strategies import effort
@@ -76,6 +77,20 @@ def test_oldest_takes_blocks_of_the_youngest_parked(stages: int) -> None:
     assert second is not None
     assert [(c.key.request_id, c.start, c.end) for c in second.chunks] == [("r0", 2, 8)]
     assert scheduler.stats().num_preempted == 1
+
+
+def test_blocks_that_only_the_parked_ones_share_count_as_theirs() -> None:
+    """The oldest lacks more than any one of them holds alone."""
+    scheduler = make_scheduler(num_blocks=8)
+    scheduler.add(picture("old", 4, 8, 17))
+    scheduler.add(picture("y1", 17, 4, 1))
+    assert step(scheduler) == [("old", 0, 4), ("y1", 0, 17)]
+    scheduler.add(picture("y2", 17, 4, 1))
+    assert step(scheduler) == [("y2", 16, 17)]  # the rest is shared
+    assert scheduler.stats().blocks_free == 1
+    scheduler.put_rows(SequenceKey("old"), 0, 8)
+    drain(scheduler)
+    assert scheduler.sequence(SequenceKey("old")) is None
 
 
 def test_a_roomy_pool_hides_the_deadlock() -> None:

@@ -239,26 +239,42 @@ def test_an_atomic_span_is_hit_as_a_whole_or_not_at_all() -> None:
 
 
 def test_an_item_is_asked_for_as_soon_as_its_cached_blocks_are_lost() -> None:
-    scheduler = make_scheduler(num_blocks=6)
+    scheduler = make_scheduler(num_blocks=6, reserve_prompts=True)
     scheduler.add(picture("a", 2, 6, 1, content=b"cat"))
     scheduler.put_rows(key("a"), 0, 6)
     drain(scheduler)
     scheduler.add(text("hog", (5,) * 15, max_tokens=9))
     assert step(scheduler) == [("hog", 0, 15)]
-    # It waits behind the hog, and counts on two cached blocks.
+    # It counts on two cached blocks, and waits behind one that waits for blocks.
+    scheduler.add(picture("front", 16, 4, 1, max_tokens=3))
     admission = scheduler.add(picture("b", 2, 6, 4, max_tokens=12, content=b"cat"))
     assert (admission.num_cached_tokens, admission.needed_items) == (8, ())
+    assert step(scheduler) == [("hog", 15, 16)]
     scheduler.take_events()
-    seen = []
-    for _ in range(8):
-        step(scheduler)
-        seen += [e for e in scheduler.take_events() if isinstance(e, ItemsNeeded)]
-        if seen:
-            break
-    assert seen == [ItemsNeeded(key("b"), (0,))]
+    assert step(scheduler) == [("hog", 16, 17)]  # which takes a cached block
+    assert ItemsNeeded(key("b"), (0,)) in scheduler.take_events()
     assert scheduler.put_rows(key("b"), 0, 6)
+
+
+def test_the_tail_of_a_cached_prefix_is_evicted_before_its_head() -> None:
+    scheduler = make_scheduler(num_blocks=6)
+    scheduler.add(text("a", 21))
     drain(scheduler)
-    assert scheduler.is_idle
+    scheduler.add(text("b", (5,) * 8))
+    drain(scheduler)
+    assert scheduler.stats().blocks_cached == 6
+    assert scheduler.add(text("c", 21)).num_cached_tokens == 16
+
+
+def test_nobody_overtakes_who_waits_for_blocks() -> None:
+    scheduler = make_scheduler(num_blocks=8, prefix_cache=False, reserve_prompts=True)
+    scheduler.add(text("a", 16, max_tokens=9))
+    assert step(scheduler) == [("a", 0, 16)]
+    scheduler.add(text("b", 20))
+    scheduler.add(text("c", 4))
+    for position in range(16, 24):
+        assert step(scheduler) == [("a", position, position + 1)]
+    assert step(scheduler) == [("b", 0, 20), ("c", 0, 4)]
 
 
 # -- preemption ------------------------------------------------------------------------------
