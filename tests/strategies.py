@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from redserve.domain import Item, SamplingParams, SequenceKey, SequenceRequest, Span
@@ -11,7 +11,11 @@ from redserve.domain import Item, SamplingParams, SequenceKey, SequenceRequest, 
 def effort(num_examples: int) -> settings:
     """So many examples, times 20 under `pytest tests/scheduling --hypothesis-profile=thorough`."""
     factor = settings.default.max_examples / 100 if settings.default else 1
-    return settings(max_examples=int(num_examples * factor), deadline=None)
+    return settings(
+        max_examples=int(num_examples * factor),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],  # the machine may be busy
+    )
 
 
 @st.composite

@@ -130,11 +130,11 @@ class BatchFiller:
         for sequence in self._roster.running.snapshot():
             if plan.left == 0:
                 return
-            if sequence.phase is not Phase.RUNNING or sequence.is_decoding:
+            if not sequence.num_counted or sequence in plan.sequences:
                 continue
-            if self._room.is_condemned(sequence):
-                continue  # with chunks in every batch it would never be idle
-            if sequence.num_counted and sequence not in plan.sequences:
+            if sequence.phase is not Phase.RUNNING or sequence in self._roster.rotation:
+                continue
+            if not self._room.is_condemned(sequence):  # or it would never be idle
                 self._extend(sequence, plan, forced=forced)
 
     def _schedule_admissions(self, plan: BatchPlan, *, forced: bool = False) -> None:

@@ -168,7 +168,7 @@ class EmbeddingTracker:
             if item.end > self._covered:
                 continue
             if self.held(item.index):
-                freed.append((item.index, item.num_rows))
+                freed.append((item.index, self._arrived[item.index]))
             self._released[item.index] = item.num_rows
         return freed
 
@@ -185,7 +185,7 @@ class EmbeddingTracker:
             if row_end <= self._released[index]:
                 continue
             if self._arrived[index] > self._released[index]:
-                freed.append((index, row_end))
+                freed.append((index, min(row_end, self._arrived[index])))
             self._released[index] = row_end
         if end > self._covered:
             self._covered = end

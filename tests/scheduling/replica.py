@@ -390,7 +390,8 @@ class Replica:
             match event:
                 case RowsReleased(item_index=index, row_end=row_end):
                     delivery = watched.deliveries[index]
-                    assert delivery.low <= row_end <= delivery.num_rows
+                    assert delivery.low < row_end <= delivery.num_rows
+                    assert delivery.num_held
                     delivery.low = row_end
                 case ItemsNeeded(item_indices=indices):
                     assert indices

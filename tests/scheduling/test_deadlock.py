@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from redserve.domain import Item, SamplingParams, SequenceKey, SequenceRequest, Span
@@ -35,6 +35,8 @@ tight = st.builds(
 @pytest.mark.timeout(900)
 @effort(400)
 @given(scenario=tight)
+# An older chunk of a delivery, told late, released rows a second time.
+@example(Scenario(num_requests=2, block_size=1, budget=7, prefix_cache=False, deliver="oldest"))
 def test_oldest_gets_through_parked_younger_ones(scenario: Scenario) -> None:
     replica = Replica(scenario, scenario.requests())
     replica.run()

@@ -161,7 +161,7 @@ def test_rows_that_the_cache_makes_useless_are_shed() -> None:
     tracker.put(0, 3)
     tracker.put(1, 3)
     assert tracker.cover(9) == ()
-    assert tracker.shed() == [(0, 4)]
+    assert tracker.shed() == [(0, 3)]
     assert (tracker.num_held, tracker.ready_prefix()) == (3, 11)
     assert not tracker.put(0, 4)  # the rest of the delivery is of no use
     assert tracker.cover(5) == (0,)  # the cache lost it

@@ -79,6 +79,44 @@ scenarios = st.builds(
         abort=5,
     )
 )
+# At admission rows were called released that had not come yet, and again when they came.
+@example(
+    Scenario(
+        401351,
+        6,
+        2,
+        4,
+        7,
+        3,
+        1,
+        32,
+        atomic=True,
+        deliver="youngest",
+        arena=8,
+        drop=10,
+    )
+)
+# Small chunks in good company: cut by memory before a span, or joined when an older one gave way.
+@example(
+    Scenario(
+        51015,
+        5,
+        3,
+        4,
+        64,
+        2,
+        4,
+        32,
+        atomic=True,
+        prefix_cache=False,
+        reserve_ratio=0.3,
+        deliver="arena",
+        arena=1,
+        drop=10,
+        late=50,
+    )
+)
+@example(Scenario(206268, 5, 2, 4, 16, 1, 4, 32, reserve_ratio=0.3, arena=8))
 def test_every_promise_holds(scenario: Scenario) -> None:
     replica = Replica(scenario, scenario.requests())
     replica.run()
