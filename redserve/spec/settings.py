@@ -128,7 +128,8 @@ class LLMSettings(ProcessSettings):
         token_budget: B, the most tokens of one micro-batch.
         tpot_target_ms: When set, B shrinks so that a predicted step keeps this target; 0 is off.
         block_size: KV slots per block.
-        kv_cache_bytes: Memory for KV; 0 takes `memory_percent` of what is free.
+        kv_cache_bytes: Memory for KV; 0 takes `memory_percent` of what is free, on a CPU at most
+            1 GiB, because a laptop is not a server.
         memory_percent: Share of free memory for KV when kv_cache_bytes is 0.
         max_sequences: Most sequences that run at once.
         max_queued_requests: Requests that may wait before new ones are refused.

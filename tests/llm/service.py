@@ -305,10 +305,21 @@ async def _next_turn() -> None:
 
 @asynccontextmanager
 async def running(
-    *, arena_bytes: int = MIB, num_blocks: int = 64, block_size: int = 4, **settings: Any
+    *,
+    arena_bytes: int = MIB,
+    num_blocks: int = 64,
+    block_size: int = 4,
+    max_model_length: int = 200,
+    **settings: Any,
 ) -> AsyncIterator[Service]:
     """A replica that serves; everything is closed afterwards."""
-    model = fake_model(vocabulary(), num_blocks=num_blocks, block_size=block_size, shape=SHAPE)
+    model = fake_model(
+        vocabulary(),
+        num_blocks=num_blocks,
+        block_size=block_size,
+        max_model_length=max_model_length,
+        shape=SHAPE,
+    )
     assert isinstance(model.runner, FakeRunner)
     chosen = LLMSettings(name="llm-0", arena_bytes=arena_bytes, min_chunk=1, **settings)
     replica = LlmReplica(chosen, model)

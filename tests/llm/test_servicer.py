@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -347,16 +348,42 @@ async def test_without_overlap_an_arena_smaller_than_one_request_does_not_hang()
 
 
 async def test_an_image_larger_than_the_arena_is_refused() -> None:
-    async with running(arena_bytes=MIB, num_blocks=400) as service:
-        asked = question("r", 1, rows_per_image=30)
+    async with running(arena_bytes=MIB, num_blocks=400, max_model_length=900) as service:
         big = question("big", 1, rows_per_image=MIB // ROW_BYTES + 1)
         error = await _error(service.call(big))
-        assert isinstance(error, (InvalidArgument, ContextTooLong))
+        assert isinstance(error, InvalidArgument)
+        assert error.field == "items[0]"
+        assert str(MIB) in error.message
+        await service.check_nothing_is_left()
+
+
+async def test_an_embedding_that_can_never_fit_is_refused() -> None:
+    """In the replica's own dtype it would; the encoder's is wider."""
+    async with running(arena_bytes=MIB, num_blocks=400, max_model_length=900) as service:
+        servicer = service.replica._servicer
+        servicer._limits = replace(servicer._limits, dtype="bfloat16")
+        asked = question("r", 1, rows_per_image=MIB // ROW_BYTES + 1)
         call = service.call(asked)
         await call.until("admitted")
-        await service.encoder.announce(asked, 0)
-        await call.finish()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await service.encoder.announce(asked, 0)
+        error = from_rpc_error(caught.value)
+        assert isinstance(error, InvalidArgument)
+        assert "arena" in error.message
+        await call.cancel()
         await service.check_nothing_is_left()
+
+
+async def test_an_idle_replica_takes_no_cpu(service: Service) -> None:
+    await service.call(question("r")).finish()
+    parked = service.call(question("parked", 1, seed=2))  # its image does not come
+    await parked.until("admitted")
+    await asyncio.sleep(0.2)
+    before, wall = time.process_time(), time.monotonic()
+    await asyncio.sleep(1.0)  # measured, not waited for
+    used_s = time.process_time() - before
+    assert used_s < 0.05 * (time.monotonic() - wall)
+    await parked.cancel()
 
 
 # -- ends ----------------------------------------------------------------------------------
@@ -480,12 +507,13 @@ async def test_max_tokens_end_at_the_context() -> None:
 
 async def test_a_full_queue_says_when_to_come_back() -> None:
     async with running(max_queued_requests=2, max_sequences=1) as service:
-        calls = [service.call(question(f"r{n}", 1, seed=n)) for n in range(3)]
-        for call in calls:
-            await call.until("admitted")
-        async with asyncio.timeout(TIMEOUT_S):
-            while not service.runner.num_steps:  # the first one runs and waits for its image
-                await asyncio.to_thread(lambda: None)
+        calls = []
+        for n in range(3):
+            calls.append(service.call(question(f"r{n}", 1, seed=n)))
+            await calls[-1].until("admitted")
+            async with asyncio.timeout(TIMEOUT_S):
+                while not service.runner.num_steps:  # the first one runs and waits for its image
+                    await asyncio.to_thread(lambda: None)
         error = await _error(service.call(question("r3")))
         assert isinstance(error, Overloaded)
         assert error.retry_after_s is not None

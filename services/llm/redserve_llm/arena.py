@@ -153,7 +153,7 @@ class Arena:
             None if it will be pulled and released; else why not, and the producer may drop it.
 
         Raises:
-            InvalidArgument: There is no such item, or it has another shape.
+            InvalidArgument: There is no such item, it has another shape, or it never fits.
         """
         shelf = self._shelves.get(key)
         if shelf is None:
@@ -166,6 +166,13 @@ class Arena:
             )
         slot = shelf.slots[item_index]
         self._shape.check(announcement.shape, announcement.dtype, slot.num_rows)
+        num_bytes = self._shape.num_bytes(slot.num_rows, announcement.dtype)
+        if num_bytes > self._pool.num_bytes:
+            raise InvalidArgument(
+                f"{num_bytes} bytes do not fit the arena of {self._pool.num_bytes}; use the LLM "
+                "replica's dtype for the encoders, or raise arena_bytes",
+                field="dtype",
+            )
         if slot.last_attempt is not None and announcement.attempt <= slot.last_attempt:
             return self._refuse("late", f"attempt {slot.last_attempt} was announced already")
         slot.last_attempt = announcement.attempt
@@ -174,7 +181,6 @@ class Arena:
         if slot.delivery is not None and slot.delivery.state is State.LANDED:
             return self._refuse("doubled", "its rows are here already")
         self._pulls.discard(slot)  # the router has given an older attempt up
-        num_bytes = self._shape.num_bytes(slot.num_rows, announcement.dtype)
         slot.delivery = Delivery(slot, announcement, num_bytes)
         self._pulls.add(slot.delivery)
         self._pulls.pump()

@@ -124,11 +124,11 @@ class Engine:
             Unavailable: The engine is broken or closing.
         """
         config = self._config
-        live = LiveSequence(request, self._vocabulary, config.end_token_ids, config.lane, now_ns())
         with self._lock:
             self._check_open()
             self._ledger.check_generation(request.key)
             self._check_queue()
+        live = LiveSequence(request, self._vocabulary, config.end_token_ids, config.lane, now_ns())
         self._runner.add(request)  # slow for long prompts: not under the lock
         try:
             with self._changed:

@@ -86,8 +86,8 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         admission = self._engine.add(sequence)
         key = sequence.key
         queue = self._hub.open(key)
-        self._arena.open(sequence, admission.needed_items, deadline)
         try:
+            self._arena.open(sequence, admission.needed_items, deadline)
             yield pb.LlmServiceGenerateResponse(
                 admitted=pb.Admitted(
                     num_cached_tokens=admission.num_cached_tokens,

@@ -60,15 +60,21 @@ def _first_position(position_start: int, window: int | None, block_size: int) ->
 
 def _gather(blocks: Tensor, part: SequencePart, first: int) -> Tensor:
     """Keys or values of positions [first, num_context) as [heads, n, dim]; a view if it can be."""
-    block_size = blocks.shape[1]
-    table = part.block_table[first // block_size :]
-    start = table[0]
-    if table == tuple(range(start, start + len(table))):
-        chosen = blocks[start : start + len(table)]
-    else:
-        chosen = blocks.index_select(0, torch.tensor(table, device=blocks.device))
+    index = part.indices.get(first)
+    if index is None:
+        index = _block_index(part.block_table[first // blocks.shape[1] :], blocks.device)
+        part.indices[first] = index
+    chosen = blocks[index] if isinstance(index, slice) else blocks.index_select(0, index)
     flat = chosen.reshape(-1, *blocks.shape[2:])
     return flat[: part.num_context - first].transpose(0, 1)
+
+
+def _block_index(table: tuple[int, ...], device: torch.device) -> Tensor | slice:
+    """A slice where the blocks lie side by side, as those of a prompt often do: no copy then."""
+    run = range(table[0], table[0] + len(table))
+    if table == tuple(run):
+        return slice(run.start, run.stop)
+    return torch.tensor(table, device=device)
 
 
 def _tiles(part: SequencePart) -> list[tuple[int, int]]:

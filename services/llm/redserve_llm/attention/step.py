@@ -35,7 +35,8 @@ class SequencePart:
         block_table: Blocks of positions [0, num_context).
         bidirectional: Position ranges inside the rows whose tokens see each other in both
             directions (images of Gemma 3); each lies in the rows as a whole.
-        masks: Masks made so far; a backend keeps here what all layers share.
+        masks, indices: Masks and block indices made so far; a backend keeps here what all layers
+            share.
     """
 
     row_start: int
@@ -44,6 +45,7 @@ class SequencePart:
     block_table: tuple[int, ...]
     bidirectional: tuple[tuple[int, int], ...] = ()
     masks: dict[tuple[int | None, int], Tensor | None] = field(default_factory=dict)
+    indices: dict[int, Tensor | slice] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
