@@ -111,7 +111,7 @@ async def test_port_in_use_is_one_clear_sentence(checkpoint):
     async with router_process(*flags) as process:
         said = await until_logged(process, "router cannot run")
         assert f"127.0.0.1:{port}" in said["error"]
-        assert await process.wait() == 1
+        assert await process.wait() == 2
     server.close()
 
 
@@ -119,7 +119,7 @@ async def test_missing_checkpoint_is_one_clear_sentence(tmp_path):
     async with router_process(f"--model-uri=file://{tmp_path}/none") as process:
         said = await until_logged(process, "router cannot run")
         assert said["reason"] == "MODEL_NOT_FOUND"
-        assert await process.wait() == 1
+        assert await process.wait() == 2
 
 
 def test_the_process_never_imports_torch(checkpoint):

@@ -1,4 +1,7 @@
-"""`python -m redserve_router`: the router as a process."""
+"""`python -m redserve_router`: settings from the environment, flags on top.
+
+Exit codes: 0 after a drain, 2 when it cannot start as it was told to.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ log = get_logger()
 
 
 def main() -> int:
-    """Run until SIGTERM or SIGINT; 0 after a clean drain, 1 if it could not start."""
+    """Run until SIGTERM or SIGINT; returns the exit code."""
     try:
         settings = parse_settings()
         configure(settings.log_level, settings.log_format, settings.name or "router")
@@ -33,7 +36,7 @@ def main() -> int:
     except RedServeError as error:
         # The sentence says it all; a traceback would only hide it.
         log.error("router cannot run", reason=error.reason, error=str(error))  # noqa: TRY400
-        return 1
+        return 2
     return 0
 
 
