@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import numpy as np
+import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from redserve.domain import Item, SamplingParams, SequenceKey, SequenceRequest, Span
 from redserve.spec.settings import LLMSettings
-from redserve.transport.factory import make_producer
-from redserve.transport.pool import Pool
 from redserve.v1 import llm_pb2 as pb
 from redserve.v1 import llm_pb2_grpc
 from redserve.wire.channel import open_channel
+from redserve.wire.errors import from_rpc_error
 from redserve.wire.llm import sequence_request_to_proto
-from redserve.wire.server import ServiceServer
-from redserve.wire.transport import peer_to_proto
 from redserve_llm.delivery import RowShape
 from redserve_llm.detokenizer import Vocabulary
 from redserve_llm.fake import FakeRunner, fake_answer, fake_model
 from redserve_llm.replica import LlmReplica
 from redserve_llm.runner.interface import ItemRows
+from tests.llm.fake_encoder import FakeEncoder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from redserve.errors import RedServeError
 
 IMAGE = 9
 SHAPE = RowShape(num_layers=2, hidden_size=512)
@@ -111,76 +114,6 @@ def question(
     return Question(request, all_rows)
 
 
-class FakeEncoder:
-    """Holds embeddings and announces them as an encoder would."""
-
-    def __init__(self, address_of_llm: str, pool_bytes: int = 8 * MIB, ttl_s: float = 10.0) -> None:
-        self.server = ServiceServer("127.0.0.1", 0)
-        port = self.server.bind()
-        self.pool = Pool(pool_bytes)
-        self.side = make_producer(
-            "grpc", self.pool, "encoder-0", f"127.0.0.1:{port}", ttl_s, metrics=None
-        )
-        self.side.add_to(self.server)
-        self.channel = open_channel(address_of_llm)
-        self.stub = llm_pb2_grpc.LlmServiceStub(self.channel)
-        self.released: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
-        self._regions: dict[str, Any] = {}
-        self._loop = asyncio.get_running_loop()
-
-    async def announce(
-        self,
-        asked: Question,
-        index: int,
-        attempt: int = 1,
-        *,
-        generation: int | None = None,
-        offer: bool = True,
-        **changes: Any,
-    ) -> pb.EmbeddingReadyResponse:
-        key = asked.request.key
-        rows = asked.rows[index]
-        tensor_key = f"{key.request_id}/{key.generation}/{index}/{attempt}"
-        if offer:
-            self.offer(tensor_key, rows)
-        fields: dict[str, Any] = {
-            "tensor_key": tensor_key,
-            "shape": rows.shape,
-            "dtype": "float32",
-            "producer": peer_to_proto(self.side.peer_info),
-        }
-        tag = pb.GenerationTag(
-            request_id=key.request_id,
-            generation=key.generation if generation is None else generation,
-            item_index=index,
-            attempt=attempt,
-        )
-        request = pb.EmbeddingReadyRequest(tag=tag, **{**fields, **changes})
-        return await self.stub.EmbeddingReady(request, timeout=TIMEOUT_S)
-
-    def offer(self, tensor_key: str, rows: np.ndarray[Any, Any]) -> None:
-        region = self.pool.alloc(rows.nbytes)
-        region.view[:] = np.frombuffer(rows.tobytes(), np.uint8)
-        self._regions[tensor_key] = region
-        self.side.lease_table.offer(tensor_key, region, self._on_released)
-
-    def withdraw(self, tensor_key: str) -> None:
-        self.side.lease_table.withdraw(tensor_key)
-        self._regions.pop(tensor_key).free()
-
-    def _on_released(self, key: str, consumed: bool) -> None:
-        self._loop.call_soon_threadsafe(self.released.put_nowait, (key, consumed))
-
-    async def stop(self) -> None:
-        """Vanish, as if killed: connections break, nothing is withdrawn."""
-        await self.server.grpc.stop(None)
-
-    async def close(self) -> None:
-        await self.channel.close()
-        await self.server.grpc.stop(None)
-        self.side.close()
-
-
 @dataclass
 class Answer:
     """What came on a Generate stream."""
@@ -239,8 +172,6 @@ class Gate:
     """Stops the fake engine before a step until it is opened."""
 
     def __init__(self, runner: FakeRunner) -> None:
-        import threading
-
         self._open = threading.Event()
         self._open.set()
         self.reached = asyncio.Event()
@@ -296,6 +227,19 @@ class Service:
             while left():
                 await _next_turn()
         replica.scheduler.check_integrity()
+
+
+def check(call: Call, asked: Question) -> None:
+    """The answer is what the fake model makes of the right rows."""
+    assert call.answer.token_ids == asked.answer
+    assert call.answer.text == asked.text
+
+
+async def error_of(call: Call) -> RedServeError:
+    """How a call fails."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.finish()
+    return from_rpc_error(caught.value)
 
 
 async def _next_turn() -> None:

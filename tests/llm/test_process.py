@@ -23,8 +23,9 @@ from redserve_llm.__main__ import _serve
 from redserve_llm.fake import FakeRunner, fake_model
 from redserve_llm.replica import LlmReplica
 from redserve_llm.runner.interface import RunnerDead
+from tests.llm.fake_encoder import FakeEncoder
 from tests.llm.prompts import make_prompt
-from tests.llm.service import SHAPE, Call, FakeEncoder, Question, question, vocabulary
+from tests.llm.service import SHAPE, Call, Question, question, vocabulary
 from tests.support.tiny_checkpoints import refused_checkpoint, tiny_checkpoint
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from redserve.errors import InternalError, Overloaded, RedServeError, Unavailable
-from redserve.scheduling import Outcome, StepFeatures
+from redserve.errors import Overloaded, RedServeError, Unavailable
+from redserve.scheduling import StepFeatures
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
+from redserve_llm.harvest import bug, gather
 from redserve_llm.ledger import Ledger
 from redserve_llm.live_sequence import LiveSequence
-from redserve_llm.notices import Delta
 from redserve_llm.runner.interface import RunnerDead
 from redserve_llm.step_metrics import StepMetrics
 
@@ -223,14 +223,14 @@ class Engine:
         try:
             sampled = self._runner.run(batch, self._ledger.rows)
         except RunnerDead:
-            self._fail(batch, _bug())
+            self._fail(batch, bug())
             raise
         except RedServeError as error:
             log.warning("a step failed", reason=error.reason, error=error.message)
             self._fail(batch, error)
         except Exception:
             log.exception("a step failed", num_sequences=len(batch.chunks))
-            self._fail(batch, _bug())
+            self._fail(batch, bug())
         else:
             self._num_failures = 0
             self._update(batch, sampled, start_ns, now_ns())
@@ -243,33 +243,16 @@ class Engine:
         end_ns: int,
     ) -> None:
         """Tokens become text, the scheduler learns of them, clients get them."""
-        deltas: list[Delta] = []
-        outcomes: dict[SequenceKey, Outcome] = {}
-        failures: dict[SequenceKey, RedServeError] = {}
-        for chunk in batch.chunks:
-            live = self._ledger.live(chunk.key)
-            if live is None:
-                continue  # aborted while the step ran
-            live.timeline.chunk(chunk, start_ns, end_ns)
-            if not chunk.samples:
-                continue
-            try:
-                text, output = live.accept(sampled[chunk.key])
-            except Exception:
-                log.exception("a token could not be taken", request_id=chunk.key.request_id)
-                failures[chunk.key] = _bug()
-            else:
-                deltas.append(Delta(chunk.key, text, (output,)))
-                outcomes[chunk.key] = Outcome(output.token_id, live.reason is not None)
+        harvest = gather(self._ledger, batch, sampled, start_ns, end_ns)
         seconds = (end_ns - start_ns) / 1e9
         if self._config.observe is not None:
             self._config.observe(StepFeatures.of(batch), seconds)
-        self._metrics.step(batch, len(outcomes), seconds)
+        self._metrics.step(batch, len(harvest.outcomes), seconds)
         with self._lock:
-            for key, error in failures.items():
+            for key, error in harvest.failures.items():
                 self._ledger.end(key, error)
-            self._scheduler.update(batch.batch_id, outcomes)
-            for live in self._ledger.tell(deltas):
+            self._scheduler.update(batch.batch_id, harvest.outcomes)
+            for live in self._ledger.tell(harvest.deltas):
                 self._metrics.ended(live.timeline)
             self._ledger.report()
             self._publish(end_ns)
@@ -313,7 +296,3 @@ class Engine:
                 f"{num_waiting} requests wait already, at most {self._config.max_queued} may",
                 retry_after_s=self._metrics.retry_after_s(),
             )
-
-
-def _bug() -> InternalError:
-    return InternalError("the engine failed on this request; its log has the details")
