@@ -253,8 +253,14 @@ class Bench:
         await until(lambda: all(name in self.llm.landed for name in names))
 
     async def waiting(self, num_items: int) -> None:
-        """Until so many items are queued, prepared or encoded."""
-        await until(lambda: self.replica.reception.ledger.num_waiting == num_items)
+        """Until so many items are queued, prepared or encoded, and none is still on its way in."""
+        lineup = self.replica.reception.lineup
+
+        def placed() -> int:
+            flights = lineup._flights.values()
+            return len(lineup._queued) + sum(len(flight.deliveries) for flight in flights)
+
+        await until(lambda: placed() == num_items == self.replica.reception.ledger.num_waiting)
 
     async def prepared(self, *pictures: bytes) -> None:
         """Until these pictures' pixels are there (and not merely on their way)."""

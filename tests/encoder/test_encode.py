@@ -93,6 +93,21 @@ async def test_batches_reach_across_requests_up_to_c_rows() -> None:
         assert b.metric("redserve_encode_images_total") == 6
 
 
+async def test_what_does_not_fit_a_batch_any_more_goes_into_the_next() -> None:
+    gate = Gate()
+    first, *rest = [picture(48, 64, shade) for shade in range(4)]  # 12 rows each
+    async with bench(FakeVision(wait=gate), batch_rows=25) as b:
+        calls = [asyncio.create_task(b.encode("first", [item(0, first)]))]
+        await gate.batches_entered(1)
+        items = [item(i, data) for i, data in enumerate(rest)]
+        calls.append(asyncio.create_task(b.encode("r", items)))
+        await b.waiting(4)
+        await b.prepared(*rest)
+        gate.open()
+        await asyncio.gather(*calls)
+        assert [len(batch) for batch in b.fake.batches] == [1, 2, 1]
+
+
 async def test_batches_are_small_while_the_destination_is_idle() -> None:
     gate = Gate()
     first, *rest = [picture(shade=shade) for shade in range(4)]
@@ -226,6 +241,7 @@ async def test_another_number_of_rows_than_reserved_is_refused() -> None:
         assert failures(events) == {0: "INTERNAL"}
         assert published(events) == [1]
         assert failures(await b.encode("b", [item(0, cached, rows=3)])) == {0: "INTERNAL"}
+        assert list(b.fake.batches) == [(sha(cached),)]
         assert len(b.llm.announced) == 1
 
 

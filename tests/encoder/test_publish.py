@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import grpc
 import pytest
+from prometheus_client import CollectorRegistry
 
 from redserve.errors import TensorGone
+from redserve.telemetry.clock import now_ns
+from redserve.telemetry.metrics import EncoderMetrics
 from redserve.v1 import encoder_pb2 as pb
 from redserve_encoder import llm_clients
+from redserve_encoder.delivery import Failed, GenerationTag
 from redserve_encoder.fake import FakeVision
+from redserve_encoder.intake import CallFacts, Intake, WantedItem
 from tests.encoder.support import (
     TIMEOUT_S,
     Announcement,
@@ -22,6 +28,7 @@ from tests.encoder.support import (
     item,
     picture,
     published,
+    sha,
     until,
 )
 
@@ -213,6 +220,8 @@ async def test_leaving_while_the_llm_replica_is_being_told_drops_the_hold() -> N
         call.cancel()
         await b.replica.reception.ledger.wait_empty()
         assert b.replica.publisher.num_held == 0
+        async with asyncio.timeout(5):
+            await until(lambda: not b.replica.publisher._tasks)
 
 
 async def test_nothing_is_encoded_past_its_deadline() -> None:
@@ -226,6 +235,30 @@ async def test_nothing_is_encoded_past_its_deadline() -> None:
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await b.waiting(1)
         gate.open()
+        await first
+        assert sum(len(batch) for batch in b.fake.batches) == 1
+
+
+async def test_a_deadline_counts_even_where_nobody_hangs_up() -> None:
+    gate = Gate()
+    blocker, late = picture(shade=1), picture(shade=2)
+    async with bench(FakeVision(wait=gate), batch_rows=4) as b:
+        first = asyncio.create_task(b.encode("first", [item(0, blocker)]))
+        await gate.batches_entered(1)
+        deadline_s = time.monotonic() + 0.1
+        tag = GenerationTag("late", 1, 0, 1)
+        wanted = WantedItem(tag, sha(late), late, num_rows=4)
+        facts = CallFacts(b.llm.address, False, now_ns(), now_ns(), deadline_s)
+        metrics = EncoderMetrics(CollectorRegistry())
+        intake = Intake(b.replica.reception, b.replica.pictures, metrics)
+        outcomes = intake.encode(facts, [wanted])
+        waiting = asyncio.ensure_future(anext(outcomes))
+        await b.waiting(2)
+        await until(lambda: time.monotonic() > deadline_s)
+        gate.open()
+        outcome = await waiting
+        assert isinstance(outcome, Failed)
+        assert outcome.reason == "DEADLINE_EXCEEDED"
         await first
         assert sum(len(batch) for batch in b.fake.batches) == 1
 

@@ -20,6 +20,7 @@ from redserve_encoder.cache import EmbeddingCache
 from redserve_encoder.engine import Engine
 from redserve_encoder.intake import Intake
 from redserve_encoder.llm_clients import LlmClients
+from redserve_encoder.own_address import own_address
 from redserve_encoder.pictures import Pictures
 from redserve_encoder.publisher import Publisher
 from redserve_encoder.reception import Limits, Parts, Reception
@@ -66,7 +67,7 @@ class EncoderReplica:
         self._vision = vision
         self._server = ServiceServer(settings.grpc_host, settings.grpc_port)
         port = self._server.bind()
-        self.address = settings.advertise_address or f"{settings.grpc_host}:{port}"
+        self.address = settings.advertise_address or own_address(settings.grpc_host, port)
         name = settings.name or "encoder"
         metrics = EncoderMetrics(self.registry)
         self.pool = Pool(settings.pool_bytes)
