@@ -81,7 +81,7 @@ class World:
         metrics = LLMMetrics(CollectorRegistry())
         self.scheduler = Scheduler(
             SchedulerConfig(num_blocks=num_blocks, block_size=4, reserve_ratio=0.0),
-            FixedBudget(11),
+            FixedBudget(3 + 4 * (seed % 3)),  # 3 cuts every image,
         )
         self.engine = Engine(
             EngineConfig("llm-0", (2,)),

@@ -77,13 +77,15 @@ async def test_a_newer_attempt_replaces_one_that_has_not_landed(service: Service
             service.encoder.side.peer_info, incarnation="hung", address=f"127.0.0.1:{port}"
         )
         response = await service.encoder.announce(
-            asked, 0, attempt=1, offer=False, producer=peer_to_proto(peer)
+            asked, 0, attempt=2, offer=False, producer=peer_to_proto(peer)
         )
         assert response.accepted
         await asyncio.wait_for(reached.wait(), TIMEOUT_S)
-        assert (await service.encoder.announce(asked, 0, attempt=2)).accepted
+        late = await service.encoder.announce(asked, 0, attempt=1)
+        assert not late.accepted
+        assert (await service.encoder.announce(asked, 0, attempt=3)).accepted
         answer = await call.finish()
-    assert answer.landed == [(0, 2)]
+    assert answer.landed == [(0, 3)]
     assert not answer.needed
     check(call, asked)
     await service.check_nothing_is_left()
