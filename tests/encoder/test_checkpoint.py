@@ -101,3 +101,25 @@ async def test_pictures_encoded_alone_are_equal_to_the_last_bit(checkpoints: Pat
     processor = ItemProcessor.from_checkpoint(path)
     [alone] = load_vision(path).encode([processor.process(decode_image(data)).pixels])
     assert b.llm.landed["r", 0] == alone.rows.numpy().tobytes()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+async def test_a_gpu_writes_into_the_pool_what_the_cpu_would(checkpoints: Path) -> None:
+    path = tiny_checkpoint("qwen2_5_vl", checkpoints)
+    vision = CheckpointVision.load(
+        path, torch.device("cuda", 0), "float32", max_image_pixels=1_000_000
+    )
+    pictures = photographs()
+    async with bench(vision) as b:
+        described = await b.describe(*pictures)
+        items = [
+            item(i, data, rows=described[i].metadata.num_rows) for i, data in enumerate(pictures)
+        ]
+        assert len(published(await b.encode("r", items))) == len(pictures)
+        await b.landed(*(("r", i) for i in range(len(pictures))))
+    processor, part = ItemProcessor.from_checkpoint(path), load_vision(path)
+    for index, data in enumerate(pictures):
+        [alone] = part.encode([processor.process(decode_image(data)).pixels])
+        landed = torch.frombuffer(bytearray(b.llm.landed["r", index]), dtype=torch.float32)
+        torch.testing.assert_close(landed.view(alone.rows.shape), alone.rows, rtol=1e-2, atol=1e-2)
