@@ -42,7 +42,8 @@ class Item:
         content_hash: sha256 of the raw content: cache key and prefix-cache identity.
         num_rows: Embedding rows; equals the sum of the span lengths.
         spans: Placeholder runs in prompt order. Rows fill them in order. Most families use one
-            span; tiles with text between them (Idefics3, SmolVLM) or row breaks (Mistral3) use many.
+            span; tiles with text between them (Idefics3, SmolVLM) and row breaks (Mistral3) make
+            several.
         grid: (t, h, w) in patches for families with M-RoPE, else empty.
     """
 

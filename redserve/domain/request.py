@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from redserve.domain.item import Item
 from redserve.domain.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from redserve.domain.item import Item
 
 
 @dataclass(frozen=True, slots=True, order=True)

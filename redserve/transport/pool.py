@@ -79,8 +79,11 @@ class Region:
     def hold(self) -> None:
         """Keep the pages from being reused until as many calls of `unhold`.
 
+        A freed region may be held on top of another hold: its pages are not reused before the last
+        one ends.
+
         Raises:
-            RuntimeError: The region was freed already.
+            RuntimeError: The region was freed and nobody holds it: its pages may be another's.
         """
         self._pool._hold(self)
 
@@ -255,8 +258,8 @@ class Pool:
 
     def _hold(self, region: Region) -> None:
         with self._lock:
-            if region._freed:
-                raise RuntimeError("a freed region cannot be held")
+            if region._freed and not region._holds:
+                raise RuntimeError("a freed region that nobody holds cannot be held")
             region._holds += 1
 
     def _unhold(self, region: Region) -> None:

@@ -13,7 +13,6 @@ from redserve.errors import ConfigError
 from redserve.v1 import encoder_pb2 as pb
 from redserve.wire.errors import CONTENT_MISSING, from_rpc_error
 from redserve_encoder.fake import FakeVision
-from redserve_encoder.own_address import own_address
 from redserve_encoder.replica import EncoderReplica
 from redserve_encoder.vision import DeviceLostError
 from tests.encoder.support import (
@@ -221,17 +220,3 @@ async def test_a_port_in_use_is_a_configuration_error() -> None:
         port = int(b.replica.address.rpartition(":")[2])
         with pytest.raises(ConfigError, match=str(port)):
             EncoderReplica(settings(grpc_port=port), FakeVision())
-
-
-def test_the_address_that_peers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert own_address("127.0.0.1", 7) == "127.0.0.1:7"
-    monkeypatch.setattr("socket.gethostname", lambda: "pod")
-    monkeypatch.setattr("socket.gethostbyname", {"pod": "10.1.2.3"}.__getitem__)
-    assert own_address("0.0.0.0", 7) == "10.1.2.3:7"
-
-    def unknown(_name: str) -> str:
-        raise OSError("no such host")
-
-    monkeypatch.setattr("socket.gethostbyname", unknown)
-    with pytest.raises(ConfigError, match="advertise_address"):
-        own_address("::", 7)

@@ -106,7 +106,7 @@ def test_regions_never_overlap_and_every_page_is_accounted_for(steps: list[tuple
         elif live:
             region = live[number % len(live)]
             held = holds.get(id(region), 0)
-            if action == "hold" and not region.freed:
+            if action == "hold" and (held or not region.freed):
                 region.hold()
                 holds[id(region)] = held + 1
             elif action == "unhold" and held:

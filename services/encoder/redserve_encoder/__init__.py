@@ -1,7 +1,7 @@
 """Encoder: turns items into embeddings and publishes each as soon as it is done.
 
 __main__, arguments   settings from environment and flags; exit codes
-replica, own_address  one encoder process, put together: pool, engine, server
+replica       one encoder process, put together: pool, engine, server
 servicer, intake      EncoderService; one Encode call: items in, outcomes out
 reception             where a delivery goes, and how it is dropped wherever it stands
 delivery, ledger      one item of one call, the arrows between its states; all of them

@@ -15,12 +15,12 @@ from redserve.telemetry.metrics import EncoderMetrics, TransportMetrics, serve_m
 from redserve.transport.factory import make_producer
 from redserve.transport.pool import Pool
 from redserve.v1.encoder_pb2_grpc import add_EncoderServiceServicer_to_server
+from redserve.wire.own_address import own_address
 from redserve.wire.server import ServiceServer
 from redserve_encoder.cache import EmbeddingCache
 from redserve_encoder.engine import Engine
 from redserve_encoder.intake import Intake
 from redserve_encoder.llm_clients import LlmClients
-from redserve_encoder.own_address import own_address
 from redserve_encoder.pictures import Pictures
 from redserve_encoder.publisher import Publisher
 from redserve_encoder.reception import Limits, Parts, Reception
