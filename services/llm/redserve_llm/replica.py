@@ -14,6 +14,7 @@ from redserve.telemetry.metrics import LLMMetrics, TransportMetrics, serve_metri
 from redserve.transport.factory import make_consumer
 from redserve.transport.pool import Pool
 from redserve.v1.llm_pb2_grpc import add_LlmServiceServicer_to_server
+from redserve.wire.own_address import own_address
 from redserve.wire.server import ServiceServer
 from redserve_llm.arena import Arena
 from redserve_llm.budget import make_budget
@@ -63,7 +64,7 @@ class LlmReplica:
         self._model = model
         self._server = ServiceServer(settings.grpc_host, settings.grpc_port)
         port = self._server.bind()
-        self.address = settings.advertise_address or f"{settings.grpc_host}:{port}"
+        self.address = settings.advertise_address or own_address(settings.grpc_host, port)
         info, name = model.info, settings.name or "llm"
         metrics = LLMMetrics(self.registry)
         self.pool = Pool(settings.arena_bytes)
