@@ -14,9 +14,11 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_send_message_length", -1),
     # Replicas are neighbours: a proxy from the environment is never meant for them.
     ("grpc.enable_http_proxy", 0),
-    # A stopped process or a cut cable sends no reset; pings notice it.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    # A stopped process or a cut cable sends no reset; pings notice it within 10 s. The answer to
+    # a ping is awaited for the longer of two times, and the second is a minute unless it is set.
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # Come back quickly after a restart of the other side.
