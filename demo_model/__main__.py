@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     wall, cpu = time.monotonic(), time.process_time()
     plan = Plan(arguments.steps, arguments.pictures, arguments.seed)
-    model = train(plan, arguments.state)
+    model = train(plan)
     wall_s, cpu_s = time.monotonic() - wall, time.process_time() - cpu
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     with tempfile.TemporaryDirectory() as scratch:
@@ -89,7 +89,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=usual.seed)
     parser.add_argument("--prompts", type=int, default=800, help="held-out prompts of the gate")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--state", type=Path, help="save progress here, and go on from it")
     parser.add_argument("--commit", help="version of this script, for the model card")
     return parser.parse_args(argv)
 

@@ -31,7 +31,6 @@ TRAINING_WEIGHTS = {
 """Kinds of all turns but the last, which mostly asks for a description of everything."""
 
 _MAX_SINGLE_QUESTIONS = 6
-_CHUNK = 256
 _CANVASES_PX = (96, 128, 192, 256)
 
 
@@ -41,17 +40,11 @@ class Pool:
 
     Attributes:
         by_family: family to the (index, scene) pairs of its pictures.
-        frames: float16 [pictures, patches per picture, channels, patch pixels]; the family wants
-            every still picture twice, as two frames of a film, and one is enough to keep.
+        pixels: float16 [pictures, patches per picture, patch features].
     """
 
     by_family: dict[str, list[tuple[int, Scene]]]
-    frames: Tensor
-
-    def pixels(self, images: Tensor) -> Tensor:
-        """What the vision tower takes, float32 [pictures * patches, patch features]."""
-        frames = self.frames[images].float()
-        return frames.unsqueeze(3).expand(-1, -1, -1, 2, -1).reshape(-1, 2 * frames[0, 0].numel())
+    pixels: Tensor
 
     def sample(self, rng: random.Random, count: int) -> list[tuple[int, Scene]]:
         """``count`` pictures, each from a random family."""
@@ -83,7 +76,7 @@ class Batch:
         labels: as input_ids, ``IGNORED`` outside the answers.
         weights: float32, as input_ids: what a token's loss counts, 0 outside the answers.
         position_ids: int64 [3, conversations, tokens] (temporal, height, width).
-        images: int64 [pictures], pool index of each picture in the order of the placeholders.
+        pixels: float32 [pictures * patches, patch features], in the order of the placeholders.
         answers: for each conversation the [first, last) token span of every answer, its end token
             included.
     """
@@ -92,29 +85,27 @@ class Batch:
     labels: Tensor
     weights: Tensor
     position_ids: Tensor
-    images: Tensor
+    pixels: Tensor
     answers: tuple[tuple[tuple[int, int], ...], ...]
 
 
 def prepare_pool(num_pictures: int, seeds: range, rng: random.Random) -> Pool:
     """Draw pictures of every family in turn and run the image processor over them."""
     processor = config.build_image_processor()
-    scenes = pictures.all_scenes()
-    families = tuple(scenes)
-    by_family: dict[str, list[tuple[int, Scene]]] = {family: [] for family in families}
-    shape = (config.GRID_PATCHES**2, 3, config.PATCH_PX**2)
-    frames = torch.empty(num_pictures, *shape, dtype=torch.float16)
-    for start in range(0, num_pictures, _CHUNK):
-        drawn = []
-        for index in range(start, min(start + _CHUNK, num_pictures)):
-            family = families[index % len(families)]
-            scene = rng.choice(scenes[family])
-            by_family[family].append((index, scene))
-            drawn.append(pictures.draw(scene, seeds[index], rng.choice(_CANVASES_PX)))
-        pixels = processor(images=drawn, return_tensors="pt")["pixel_values"]
-        both_frames = pixels.view(len(drawn), shape[0], shape[1], 2, shape[2])
-        frames[start : start + len(drawn)] = both_frames[:, :, :, 0].half()
-    return Pool(by_family, frames)
+    scenes = {family: list(members) for family, members in pictures.all_scenes().items()}
+    by_family: dict[str, list[tuple[int, Scene]]] = {family: [] for family in scenes}
+    parts: list[Tensor] = []
+    chunk = []
+    for index in range(num_pictures):
+        family = tuple(scenes)[index % len(scenes)]
+        scene = rng.choice(scenes[family])
+        by_family[family].append((index, scene))
+        chunk.append(pictures.draw(scene, seeds[index], rng.choice(_CANVASES_PX)))
+        if len(chunk) == 256 or index == num_pictures - 1:
+            parts.append(processor(images=chunk, return_tensors="pt")["pixel_values"].half())
+            chunk = []
+    pixels = torch.cat(parts)
+    return Pool(by_family, pixels.view(num_pictures, config.GRID_PATCHES**2, -1))
 
 
 def random_conversation(rng: random.Random, pool: Pool, num_images: int) -> Conversation:
@@ -187,8 +178,8 @@ class Encoder:
         return ids
 
 
-def build_batch(conversations: Sequence[Conversation], encoder: Encoder) -> Batch:
-    """Pad conversations to one length."""
+def build_batch(conversations: Sequence[Conversation], pool: Pool, encoder: Encoder) -> Batch:
+    """Pad conversations to one length and gather their pictures."""
     encoded = [encoder.encode(conversation) for conversation in conversations]
     length = max(len(ids) for ids, _ in encoded)
     pad = config.vocabulary()[config.PAD]
@@ -203,12 +194,13 @@ def build_batch(conversations: Sequence[Conversation], encoder: Encoder) -> Batc
             # eight pictures would otherwise drown the short answers.
             weights[row, first:last] = (last - first) ** -0.5
     images = [index for conversation in conversations for index in conversation.images]
+    pixels = pool.pixels[images].float()
     return Batch(
         input_ids=input_ids,
         labels=labels,
         weights=weights,
         position_ids=rope_positions(input_ids),
-        images=torch.tensor(images),
+        pixels=pixels.view(-1, pixels.shape[-1]),
         answers=tuple(tuple(spans) for _, spans in encoded),
     )
 

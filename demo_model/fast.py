@@ -108,39 +108,30 @@ def encode_pictures(model: Qwen2_5_VLForConditionalGeneration, pixels: Tensor) -
         pixels: [pictures * patches, patch features].
 
     Returns:
-        [pictures, tokens per picture, hidden size], in bfloat16.
+        [pictures * tokens per picture, hidden size].
     """
     grid = torch.tensor([[1, config.GRID_PATCHES, config.GRID_PATCHES]])
     num_pictures = pixels.shape[0] // _PATCHES
     as_one_picture = torch.tensor([0, pixels.shape[0]], dtype=torch.int32)
+    features: Tensor = model.model.visual(
+        pixels,
+        grid_thw=grid,
+        position_ids=get_vision_position_ids(grid, config.MERGE).repeat(num_pictures, 1),
+        cu_seqlens=as_one_picture,
+        cu_window_seqlens=as_one_picture,
+        window_index=torch.arange(num_pictures * config.TOKENS_PER_IMAGE),
+    ).pooler_output
+    return features
+
+
+def answer_logits(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits [answer tokens, vocabulary] and the right token of each [answer tokens]."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        features: Tensor = model.model.visual(
-            pixels,
-            grid_thw=grid,
-            position_ids=get_vision_position_ids(grid, config.MERGE).repeat(num_pictures, 1),
-            cu_seqlens=as_one_picture,
-            cu_window_seqlens=as_one_picture,
-            window_index=torch.arange(num_pictures * config.TOKENS_PER_IMAGE),
-        ).pooler_output
-    return features.view(num_pictures, config.TOKENS_PER_IMAGE, -1)
-
-
-def answer_logits(
-    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, visual_tokens: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Logits [answer tokens, vocabulary] and the right token of each [answer tokens].
-
-    Args:
-        model: from ``build_model``.
-        batch: conversations.
-        visual_tokens: of ``batch.images``, as ``encode_pictures`` gives them.
-    """
-    features = BaseModelOutputWithPooling(pooler_output=(visual_tokens.flatten(0, 1),))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = encode_pictures(model, batch.pixels)
         hidden = model.model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
-            mm_encoder_outputs={"image": features},
+            mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=(features,))},
             use_cache=False,
         ).last_hidden_state
     wanted = batch.labels[:, 1:]

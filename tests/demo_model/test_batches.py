@@ -3,9 +3,8 @@ from __future__ import annotations
 import random
 
 import pytest
-import torch
 
-from demo_model import batches, config, pictures
+from demo_model import batches, pictures
 
 
 @pytest.fixture(scope="module")
@@ -18,16 +17,7 @@ def test_a_pool_holds_every_family_and_knows_what_each_picture_shows(pool):
     listed = [pair for members in pool.by_family.values() for pair in members]
     assert sorted(index for index, _ in listed) == list(range(40))
     assert all(scene.family == family for family, m in pool.by_family.items() for _, scene in m)
-    assert len(pool.frames) == 40
-
-
-def test_a_pool_gives_the_very_pixels_of_the_image_processor(pool):
-    rng = random.Random(0)
-    scene = rng.choice(pictures.all_scenes()["shape"])
-    picture = pictures.draw(scene, 0, rng.choice((96, 128, 192, 256)))
-    processor = config.build_image_processor()
-    expected = processor(images=[picture], return_tensors="pt")["pixel_values"]
-    assert torch.allclose(pool.pixels(torch.tensor([0])), expected, atol=2e-3)
+    assert pool.pixels.shape[0] == 40
 
 
 @pytest.mark.parametrize("num_images", range(1, 9))

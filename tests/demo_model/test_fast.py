@@ -19,7 +19,7 @@ def pool():
 def batch(pool):
     rng = random.Random(1)
     talks = [batches.random_conversation(rng, pool, 3) for _ in range(4)]
-    return batches.build_batch(talks, batches.Encoder())
+    return batches.build_batch(talks, pool, batches.Encoder())
 
 
 def test_positions_equal_the_librarys(batch):
@@ -33,20 +33,20 @@ def test_positions_equal_the_librarys(batch):
     assert torch.equal(batch.position_ids, expected)
 
 
-def test_fast_paths_equal_the_librarys_forward_pass(batch, pool):
+def test_fast_paths_equal_the_librarys_forward_pass(batch):
     torch.manual_seed(0)
     model = fast.build_model().eval()
-    num_images, pixels = len(batch.images), pool.pixels(batch.images)
+    num_images = batch.pixels.shape[0] // config.GRID_PATCHES**2
     grid = torch.tensor([[1, config.GRID_PATCHES, config.GRID_PATCHES]]).repeat(num_images, 1)
     with torch.inference_mode():
-        quick, wanted = fast.answer_logits(model, batch, fast.encode_pictures(model, pixels))
+        quick, wanted = fast.answer_logits(model, batch)
         model.set_attn_implementation("sdpa")
         del model.model.visual.patch_embed.forward
         with torch.autocast("cpu", dtype=torch.bfloat16):
             full = model(
                 input_ids=batch.input_ids,
                 position_ids=batch.position_ids,
-                pixel_values=pixels,
+                pixel_values=batch.pixels,
                 image_grid_thw=grid,
                 use_cache=False,
             ).logits.float()
@@ -70,40 +70,12 @@ def test_labels_and_weights_cover_exactly_the_answers(batch):
 
 def test_a_few_steps_lower_the_loss(pool, monkeypatch):
     monkeypatch.setattr(train, "IMAGES_PER_STEP", 16)
-    trainer = train.Trainer(train.Plan(num_steps=80, warmup_steps=2), pool)
-    fixed = trainer.next_batch()
-    losses = [trainer.step_on(fixed) for _ in range(8)]
+    torch.manual_seed(0)
+    model, plan = fast.build_model(), train.Plan(num_steps=8, warmup_steps=2)
+    encoder = batches.Encoder()
+    fixed = next(train.training_batches(plan, pool, encoder))
+    losses = list(train.fit(model, plan, [fixed] * 8))
     assert losses[-1] < losses[0] - 0.5
-
-
-def test_the_vision_tower_rests_while_pointing_is_learnt(pool, monkeypatch):
-    monkeypatch.setattr(train, "IMAGES_PER_STEP", 8)
-    plan = train.Plan(num_steps=3, warmup_steps=1, seeing_until=0.3, pointing_until=0.6)
-    trainer = train.Trainer(plan, pool)
-    merger = trainer.model.model.visual.merger.mlp[0].weight
-    language = trainer.model.model.language_model.layers[0].mlp.up_proj.weight
-    moved = []
-    for _ in range(3):
-        before = merger.clone(), language.clone()
-        trainer.step()
-        moved.append((not torch.equal(before[0], merger), not torch.equal(before[1], language)))
-    assert moved == [(True, True), (False, True), (True, True)]
-
-
-def test_training_goes_on_from_a_saved_state_as_if_never_stopped(pool, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "IMAGES_PER_STEP", 8)
-    plan = train.Plan(num_steps=40, warmup_steps=2)
-    whole = train.Trainer(plan, pool)
-    for _ in range(2):
-        whole.step()
-    whole.save(tmp_path / "state.pt")
-    expected = [whole.step() for _ in range(2)]
-    resumed = train.Trainer(plan, pool)
-    resumed.restore(tmp_path / "state.pt")
-    assert [resumed.step() for _ in range(2)] == pytest.approx(expected, rel=1e-5)
-    other = train.Trainer(train.Plan(num_steps=41), pool)
-    with pytest.raises(ValueError, match="belongs to another plan"):
-        other.restore(tmp_path / "state.pt")
 
 
 def test_the_curriculum_grows_to_eight_images():
