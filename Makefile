@@ -69,7 +69,7 @@ bench: setup ## Measure encode and prefill overlap; writes benchmarks/results
 	@$(BIN)/python -m benchmarks.overlap
 
 demo-model: setup ## Train the demo model again (CPU, under an hour)
-	@$(BIN)/python -m demo_model
+	@$(BIN)/python -m demo_model --threads 2
 
 clean: ## Remove environments and caches
 	@rm -rf $(VENV) $(PROTO_VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
