@@ -108,7 +108,7 @@ def family_of(path_or_config: Path | dict[str, Any]) -> Family:
 
     Raises:
         ModelNotFound: The folder has no readable config.json.
-        UnsupportedModel: The family is refused or unknown, or the checkpoint has no vision side.
+        UnsupportedModel: The family is refused or unknown, or config.json lacks one of its sides.
     """
     config = read_config(path_or_config) if isinstance(path_or_config, Path) else path_or_config
     model_type = str(config.get("model_type", ""))
@@ -125,6 +125,7 @@ def family_of(path_or_config: Path | dict[str, Any]) -> Family:
         raise UnsupportedModel(
             f"model_type {model_type!r} is not supported; supported families: {supported}"
         )
+    _require_both_sides(config, model_type)
     typed = typed_config(config)
     _refuse_hybrid(typed)
     return _with_config_facts(FAMILIES[model_type], typed)
@@ -161,6 +162,26 @@ def image_token_id(config: PreTrainedConfig) -> int:
         if isinstance(value, int):
             return value
     raise UnsupportedModel("config.json names neither image_token_id nor image_token_index")
+
+
+def _require_both_sides(config: dict[str, Any], model_type: str) -> None:
+    """Asked of the file itself: a side that is absent there becomes a default tower of gigabytes.
+
+    A side that is there may be empty or sparse: files omit what equals transformers' defaults.
+    """
+    if config.get("vision_config") is None:
+        raise UnsupportedModel(
+            f"this {model_type} checkpoint has no vision side (no vision_config in config.json): "
+            "take config.json and weights from the complete multimodal checkpoint"
+        )
+    # Qwen2-VL and Qwen2.5-VL were published with the fields of the language side at the top level.
+    at_top_level = all(config.get(key) is not None for key in ("hidden_size", "num_hidden_layers"))
+    if config.get("text_config") is None and not at_top_level:
+        raise UnsupportedModel(
+            f"this {model_type} checkpoint has no language side (config.json has neither "
+            "text_config nor hidden_size and num_hidden_layers): take config.json and weights "
+            "from the complete multimodal checkpoint"
+        )
 
 
 def _refuse_hybrid(config: PreTrainedConfig) -> None:

@@ -57,11 +57,13 @@ def test_deepstack_layers_come_from_the_config(checkpoint: Callable[[str], Path]
     assert family_of(checkpoint("qwen3_vl")).num_deepstack == 2
     assert family_of(checkpoint("qwen2_5_vl")).num_deepstack == 0
     # A file may omit what equals transformers' default.
-    assert family_of({"model_type": "qwen3_vl", "vision_config": {}}).num_deepstack == 3
+    sparse = {"model_type": "qwen3_vl", "text_config": {}, "vision_config": {}}
+    assert family_of(sparse).num_deepstack == 3
 
 
 def test_llava_with_a_pixtral_tower_pads_its_pictures() -> None:
-    config = {"model_type": "llava", "vision_config": {"model_type": "pixtral"}}
+    vision = {"model_type": "pixtral"}
+    config = {"model_type": "llava", "text_config": {}, "vision_config": vision}
     assert family_of(config).collation == "padded"
 
 
@@ -93,6 +95,37 @@ def test_hybrid_decoder_inside_a_supported_family_is_refused() -> None:
     text = {"model_type": "qwen3_next", "num_hidden_layers": 4}
     with pytest.raises(UnsupportedModel, match="linear_attention"):
         family_of({"model_type": "llava", "text_config": text, "vision_config": {}})
+
+
+@pytest.mark.parametrize("how", ["absent", "null"])
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("vision_config", r"no vision side \(no vision_config in config\.json\)"),
+        ("text_config", "no language side .*neither text_config nor hidden_size"),
+    ],
+)
+def test_a_side_that_the_file_lacks_is_not_filled_with_defaults(
+    path: Path, key: str, words: str, how: str
+) -> None:
+    config = read_config(path)
+    if how == "null":
+        config[key] = None
+    else:
+        del config[key]
+    with pytest.raises(UnsupportedModel, match=words):
+        family_of(config)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl"])
+def test_the_language_side_may_stand_at_the_top_level(
+    name: str, checkpoint: Callable[[str], Path]
+) -> None:
+    config = read_config(checkpoint(name))
+    text = config.pop("text_config")
+    flat = {**text, **config}
+    assert family_of(flat) == family_of(checkpoint(name))
+    assert typed_config(flat).get_text_config().hidden_size == text["hidden_size"]
 
 
 def test_values_that_transformers_rejects_are_a_typed_error() -> None:
