@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic.alias_generators import to_snake
+
 from redserve.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from redserve.spec.base import Spec
     from redserve.spec.pool import PoolSpec
     from redserve.spec.service import RedService, RedServiceSpec
 
@@ -125,14 +128,30 @@ def _cluster_fields(spec: RedServiceSpec) -> Iterator[str]:
         "model.tokenSecretRef": spec.model.token_secret_ref,
         "model.cache": spec.model.cache,
         "transport.placement": spec.transport.placement,
+        "transport.rdma": spec.transport.rdma,
+        "slos": spec.slos or None,
+        "networkPolicy": _if_written(spec, "network_policy"),
+        "reconcile": spec.reconcile if spec.reconcile == "Paused" else None,
         "monitoring.tracing": spec.monitoring.tracing,
     }
+    for field in ("podMonitor", "rules", "dashboard"):
+        values[f"monitoring.{field}"] = _if_written(spec.monitoring, to_snake(field))
+    values["router.service"] = _if_written(spec.router, "service")
     for name, pool in _pools(spec):
         values[f"{name}.image"] = pool.image
         values[f"{name}.podTemplate"] = pool.pod_template
         values[f"{name}.sharedMemorySize"] = pool.shared_memory_size
+        values[f"{name}.disruption"] = _if_written(pool, "disruption")
+        for field in ("maxSurge", "maxUnavailable"):
+            values[f"{name}.rollout.{field}"] = _if_written(pool.rollout, to_snake(field))
         resources = pool.resources
+        values[f"{name}.resources.claims"] = resources.claims or None
         for resource in [*resources.limits, *resources.requests]:
             if resource != "cpu":
                 values[f"{name}.resources[{resource}]"] = resource
     yield from (f"spec.{field}" for field, value in values.items() if value is not None)
+
+
+def _if_written(struct: Spec, name: str) -> object:
+    """The value of a field that has a default, if the manifest sets it all the same."""
+    return getattr(struct, name) if name in struct.model_fields_set else None

@@ -54,7 +54,7 @@ def test_the_example_runs_without_a_word() -> None:
 def test_the_minimal_example_runs_and_says_what_is_left_out() -> None:
     warnings = check_runnable_here(load_manifest(EXAMPLES / "minimal.yaml"))
     assert warnings == (
-        "only a cluster has a use for spec.encoder.resources[nvidia.com/gpu], "
+        "only a cluster has a use for spec.slos, spec.encoder.resources[nvidia.com/gpu], "
         "spec.llm.resources[nvidia.com/gpu]: left out here",
     )
 
@@ -74,3 +74,32 @@ def test_the_complete_example_needs_a_cluster() -> None:
         "spec.router.replicas",
         "spec.transport.type",
     ]
+
+
+CLUSTER_ONLY: list[tuple[dict[str, Any], str]] = [
+    ({"slos": [{"name": "up", "indicator": "Availability"}]}, "spec.slos"),
+    ({"monitoring": {"tracing": {"otlpEndpoint": "http://a:1"}}}, "spec.monitoring.tracing"),
+    ({"monitoring": {"podMonitor": "Enabled"}}, "spec.monitoring.podMonitor"),
+    ({"monitoring": {"rules": "Auto"}}, "spec.monitoring.rules"),
+    ({"monitoring": {"dashboard": "Disabled"}}, "spec.monitoring.dashboard"),
+    ({"networkPolicy": "Enabled"}, "spec.networkPolicy"),
+    ({"reconcile": "Paused"}, "spec.reconcile"),
+    ({"transport": {"rdma": {"resourceName": "rdma/ib"}}}, "spec.transport.rdma"),
+    ({"router": {"service": {"type": "NodePort"}}}, "spec.router.service"),
+    ({"llm": {"disruption": {"maxUnavailable": 2}}}, "spec.llm.disruption"),
+    ({"llm": {"rollout": {"maxSurge": 2}}}, "spec.llm.rollout.maxSurge"),
+    ({"llm": {"rollout": {"maxUnavailable": 2}}}, "spec.llm.rollout.maxUnavailable"),
+    ({"llm": {"resources": {"claims": [{"name": "a"}]}}}, "spec.llm.resources.claims"),
+]
+
+
+@pytest.mark.parametrize(("spec", "field"), CLUSTER_ONLY, ids=[case[1] for case in CLUSTER_ONLY])
+def test_what_has_no_effect_here_is_told(spec: dict[str, Any], field: str) -> None:
+    assert check_runnable_here(service(**spec)) == (
+        f"only a cluster has a use for {field}: left out here",
+    )
+
+
+def test_what_has_an_effect_here_is_not() -> None:
+    spec = {"llm": {"rollout": {"drainTimeoutSeconds": 3}}, "monitoring": {"logLevel": "Debug"}}
+    assert check_runnable_here(service(**spec)) == ()
