@@ -14,6 +14,9 @@ MAX_LINE_BYTES: Final = 16 * 1024
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 """A full file becomes the old one (`.1`), and a new one begins."""
 
+NUM_KEPT_LINES: Final = 200
+"""Lines of a run that are remembered: a traceback with its causes fits."""
+
 
 class OutputSink:
     """Takes the bytes of one process over all its runs.
@@ -29,12 +32,16 @@ class OutputSink:
         self._file = path.open("wb", buffering=0)
         self._num_bytes = 0
         self._rest = b""
-        self._last: deque[str] = deque(maxlen=20)
+        self._last: deque[str] = deque(maxlen=NUM_KEPT_LINES)
 
     @property
-    def last_line(self) -> str:
-        """The last line that was not empty."""
-        return next((line.strip() for line in reversed(self._last) if line.strip()), "")
+    def lines(self) -> tuple[str, ...]:
+        """The last lines of this run."""
+        return tuple(self._last)
+
+    def begin_run(self) -> None:
+        """The process starts, or starts again: what an earlier run wrote is not its word."""
+        self._last.clear()
 
     def feed(self, data: bytes) -> None:
         """Take some bytes."""

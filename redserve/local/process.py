@@ -13,10 +13,12 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-from redserve.errors import ConfigError, Unavailable
+from redserve.errors import ConfigError, ModelNotFound, Unavailable, UnsupportedModel
+from redserve.local.last_words import conclusion, refusal_in
 from redserve.local.output import OutputSink
 from redserve.local.restarts import CONFIG_EXIT_CODE, History
 from redserve.local.state import ProcessState
+from redserve.spec.setting_fields import blamed_field
 from redserve.spec.settings import base_environment
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 GRACE_S: Final = 10.0
 """Added to the drain timeout before a process that was asked to stop is killed, seconds."""
 _LAST_WORDS_S: Final = 2.0
+_MODEL_REASONS: Final = (ModelNotFound.reason, UnsupportedModel.reason)
 
 
 class ChildProcess:
@@ -67,6 +70,13 @@ class ChildProcess:
         self._stopping = asyncio.Event()
         self._last_run = asyncio.Event()
         self._ready_at_s: float | None = None
+        self._before = ""
+
+    @property
+    def account(self) -> str:
+        """What it does and what it last said, for people who wait for it."""
+        words = conclusion(self._sink.lines) or "it has written nothing yet"
+        return f"{self.workload.name}, {self._phase}{self._before}: {words}; see {self._log_path}"
 
     @property
     def state(self) -> ProcessState:
@@ -134,6 +144,7 @@ class ChildProcess:
         self._ready_at_s = None
         self._ended = asyncio.Event()
         loop = asyncio.get_running_loop()
+        self._sink.begin_run()
         process = self._spawn()
         self._process = process
         self._set_phase("starting")
@@ -203,14 +214,27 @@ class ChildProcess:
         """Count a failure; raise when another start makes no sense."""
         lasted_s = None if self._ready_at_s is None else time.monotonic() - self._ready_at_s
         self._history = self._history.ended(lasted_s, self._policy)
-        name, words = self.workload.name, self._sink.last_line
+        name, words = self.workload.name, conclusion(self._sink.lines)
         if code == CONFIG_EXIT_CODE:
-            raise ConfigError(f"{name} refused to start: {words or 'it did not say why'}")
+            raise self._refusal(words)
         if self._history.hopeless(self._policy):
             raise Unavailable(
                 f"{name} ended {self._history.num_failures} times without being ready "
                 f"({_in_words(code)}): {words or 'it wrote nothing'}; see {self._log_path}"
             )
+        self._before = f" (before: {_in_words(code)}, {words or 'without a word'})"
+
+    def _refusal(self, words: str) -> ConfigError:
+        """Names the manifest's field where the process blames a setting that came from one."""
+        said = refusal_in(self._sink.lines)
+        intro = f"{self.workload.name} refused to start"
+        if said is None:
+            words = words or "it did not say why"
+            return ConfigError(f"{intro}: {words}; see {self._log_path}")
+        field = blamed_field(self.workload.role, said.why)
+        if field is None and said.reason in _MODEL_REASONS:
+            field = "spec.model.uri"
+        return ConfigError(f"{intro}: {said.why} [{said.reason}]", field=field)
 
     def _set_phase(self, phase: Phase) -> None:
         if phase == "draining" or self._phase != "draining" or phase == "stopped":

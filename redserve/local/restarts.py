@@ -24,7 +24,7 @@ class RestartPolicy:
     first_delay_s: float = 0.2
     max_delay_s: float = 10.0
     stable_s: float = 30.0
-    max_failed_starts: int = 5
+    max_failed_starts: int = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,8 @@ class Supervisor:
             if failure.done():
                 await failure
             if not everybody.done():
-                late = ", ".join(s.name for s in self.states if s.phase != "ready")
-                raise Unavailable(f"not ready within {timeout_s:g} s: {late}")
+                late = [one.account for one in self._children if not one.ready.is_set()]
+                raise Unavailable("\n  ".join([f"not ready within {timeout_s:g} s:", *late]))
         finally:
             everybody.cancel()
             failure.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -61,6 +62,12 @@ def field_path(path: Sequence[str | int]) -> str:
         else:
             text += f".{step}" if text else step
     return text
+
+
+def field_steps(field: str) -> list[str | int]:
+    """The inverse of `field_path`."""
+    steps = re.findall(r"\[(\d+)\]|([^.\[\]]+)", field)
+    return [int(number) if number else name for number, name in steps]
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

@@ -20,7 +20,9 @@ def test_lines_are_put_together(tmp_path: Path) -> None:
     sink.end_of_run()
     sink.end_of_run()
     assert lines == ["one", "two", "", "thr\ufffdee"]
-    assert sink.last_line == "thr\ufffdee"
+    assert sink.lines == ("one", "two", "", "thr\ufffdee")
+    sink.begin_run()
+    assert not sink.lines
     sink.close()
     assert (tmp_path / "log").read_bytes() == b"one\ntwo\r\n\nthr\xffee\n"
 

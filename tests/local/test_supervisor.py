@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from redserve.errors import ConfigError, Unavailable
+from redserve.local.restarts import RestartPolicy
 from tests.local.fakes import LIMIT_S, ROOT, Stage, alive
 
 if TYPE_CHECKING:
@@ -125,9 +126,70 @@ async def test_whoever_does_not_become_ready_is_named(stage: Stage) -> None:
     supervisor = stage.supervisor(
         stage.workload("llm", "llm-0", FAKE_UNREADY="yes"), stage.workload("router", "router")
     )
-    with pytest.raises(Unavailable, match=r"not ready within 3 s: llm-0"):
+    with pytest.raises(
+        Unavailable,
+        match=r"not ready within 3 s:\n  llm-0, starting: hello from llm-0; see /\S+/llm-0\.log$",
+    ):
         await supervisor.start(3.0)
     await supervisor.drain()
+
+
+async def test_who_comes_back_too_late_says_how_it_ended(stage: Stage) -> None:
+    supervisor = stage.supervisor(
+        stage.workload("llm", "llm-0", FAKE_CRASHES="1", FAKE_UNREADY="yes")
+    )
+    words = r"llm-0, starting \(before: exit status 1, fake crash\): hello from llm-0; see"
+    with pytest.raises(Unavailable, match=words):
+        await supervisor.start(5.0)
+    await supervisor.drain()
+
+
+async def test_three_crashes_at_the_first_start_are_enough(stage: Stage) -> None:
+    words = "Traceback (most recent call last):\n  File 'x', line 1\nOSError: bad header\na warning"
+    supervisor = stage.supervisor(
+        stage.workload("encoder", "encoder-0", FAKE_EXIT="1", FAKE_WORDS=words),
+        policy=RestartPolicy(first_delay_s=0.01, max_delay_s=0.01),
+    )
+    with pytest.raises(Unavailable) as caught:
+        await supervisor.start(LIMIT_S)
+    await supervisor.drain()
+    assert caught.value.message == (
+        "encoder-0 ended 3 times without being ready (exit status 1): OSError: bad header; "
+        f"see {stage.folder / 'encoder-0.log'}"
+    )
+    assert len(starts(stage, "encoder-0")) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "message"),
+    [
+        (
+            "2026 [error    ] cannot start      process=llm-0 reason=CONFIG_ERROR "
+            "why='token_budget: \"13\" is too few'",
+            "spec.llm.tokenBudget",
+            'llm-0 refused to start: token_budget: "13" is too few [CONFIG_ERROR]',
+        ),
+        (
+            '{"event": "cannot start", "reason": "UNSUPPORTED_MODEL", "why": "no layers"}',
+            "spec.model.uri",
+            "llm-0 refused to start: no layers [UNSUPPORTED_MODEL]",
+        ),
+        (
+            '{"event": "cannot start", "reason": "UNAVAILABLE", "why": "the hub is away"}',
+            None,
+            "llm-0 refused to start: the hub is away [UNAVAILABLE]",
+        ),
+    ],
+    ids=["text", "json", "no field"],
+)
+async def test_a_refusal_is_told_in_plain_words(
+    stage: Stage, words: str, field: str | None, message: str
+) -> None:
+    supervisor = stage.supervisor(stage.workload("llm", "llm-0", FAKE_EXIT="2", FAKE_WORDS=words))
+    with pytest.raises(ConfigError) as caught:
+        await supervisor.start(LIMIT_S)
+    await supervisor.drain()
+    assert (caught.value.field, caught.value.message) == (field, message)
 
 
 async def test_kill_ends_the_deaf_at_once(stage: Stage) -> None:
