@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from redserve.errors import RedServeError
+from redserve.errors import ConfigError, RedServeError
 from redserve.spec.settings import EncoderSettings, LLMSettings
+from redserve.telemetry import log
 from redserve.wire.server import ServiceServer
 
 
 async def main(settings: EncoderSettings | LLMSettings) -> None:
     server = ServiceServer(settings.grpc_host, settings.grpc_port)
     await server.start()
-    server.set_ready(True)
+    server.set_ready(settings.lease_ttl_s != 13 if isinstance(settings, EncoderSettings) else True)
     print(f"{settings.name} on {settings.device} with {settings.model_uri}", flush=True)
     await server.wait_for_signal()
     await server.drain(settings.drain_timeout_s)
@@ -21,7 +22,7 @@ async def main(settings: EncoderSettings | LLMSettings) -> None:
 
 def checked(settings: EncoderSettings | LLMSettings) -> EncoderSettings | LLMSettings:
     if isinstance(settings, LLMSettings) and settings.token_budget == 13:
-        raise RedServeError("13 tokens bring no luck", field="token_budget")
+        raise ConfigError("13 tokens bring no luck", field="token_budget")
     return settings
 
 
@@ -29,5 +30,6 @@ def run(kind: type[EncoderSettings] | type[LLMSettings]) -> None:
     try:
         asyncio.run(main(checked(kind.from_env())))
     except RedServeError as error:
-        print(f"cannot start: {error}", file=sys.stderr)
+        log.configure("info", "text", "")
+        log.get_logger().error("cannot start", reason=error.reason, why=str(error))
         sys.exit(2)

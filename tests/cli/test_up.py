@@ -6,100 +6,17 @@ import json
 import os
 import pty
 import signal
-import socket
 import subprocess
-import sys
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
-from tests.local.fakes import ROOT, alive
-from tests.spec.manifests import MINIMAL
+from tests.cli.machine import LIMIT_S, Machine, read_until, wait_until
+from tests.local.fakes import alive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
-
-LIMIT_S = 40.0
-
-
-class Machine:
-    """A folder with a manifest, a runtime directory and a checkpoint that nobody loads."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.manifest = folder / "redservice.yaml"
-        self.env = {
-            **os.environ,
-            "XDG_RUNTIME_DIR": str(folder / "run"),
-            "PYTHONPATH": str(ROOT),
-            "CUDA_VISIBLE_DEVICES": "",
-        }
-        model = folder / "model"
-        model.mkdir()
-        (model / "config.json").write_text("{}")
-        (model / "model.safetensors").write_bytes(b"")
-        self.write()
-
-    def write(self, **spec: Any) -> None:
-        router = {"http": {"port": 0}, "grpc": {"port": 0}}
-        made = {**MINIMAL, "spec": {**MINIMAL["spec"], "router": router, **spec}}
-        self.manifest.write_text(yaml.safe_dump(made))
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*words),
-            cwd=self.folder,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*words),
-            cwd=self.folder,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LIMIT_S,
-        )
-
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "tests.cli.redserve_with_fakes", *words]
-
-    @property
-    def state(self) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads(
-            (self.folder / "run/redserve/demo/state.json").read_text()
-        )
-        return loaded
-
-    def pids(self) -> list[int]:
-        return [one["pid"] for one in self.state["processes"] if one["pid"] is not None]
-
-
-def read_until(process: subprocess.Popen[str], begins: str) -> list[str]:
-    """Lines of its output up to one that begins like this."""
-    assert process.stdout is not None
-    lines: list[str] = []
-    for line in process.stdout:
-        lines.append(line.rstrip("\n"))
-        if line.startswith(begins):
-            return lines
-    raise AssertionError(f"no line begins with {begins!r}: {lines} {process.communicate()}")
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """For what other processes do: nothing tells us."""
-    end_s = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -219,46 +136,6 @@ def test_children_die_with_a_killed_up(machine: Machine, up: subprocess.Popen[st
     assert machine.run("status").returncode == 2
 
 
-def test_wrong_settings_fail_as_a_whole(machine: Machine) -> None:
-    machine.write(llm={"tokenBudget": 13, "minChunk": 1})
-    done = machine.run("up", "--quiet", "-f", str(machine.manifest))
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert last == (
-        "redserve: llm-0 refused to start: cannot start: token_budget: 13 tokens bring no luck"
-    )
-    assert machine.run("status").returncode == 2
-
-
-@pytest.mark.parametrize("door", ["http", "grpc"])
-def test_a_port_in_use_starts_nothing(machine: Machine, door: str) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        done = machine.run("up", "-f", str(machine.manifest), f"--{door}-port", str(port))
-    assert done.returncode == 2
-    assert done.stderr == (
-        f"redserve: spec.router.{door}.port: port {port} on 127.0.0.1 is in use; stop the process "
-        f"that has it, or choose another with --{door}-port PORT (0 takes a free one)\n"
-    )
-    assert not (machine.folder / "run").exists()
-
-
-def test_a_model_that_is_not_there(machine: Machine) -> None:
-    machine.write(model={"uri": "file://nothing"})
-    done = machine.run("up", "-f", str(machine.manifest))
-    assert done.returncode == 2
-    assert done.stderr.startswith("redserve: spec.model.uri: file://nothing: there is no folder")
-
-
-def test_what_only_a_cluster_can_do(machine: Machine) -> None:
-    machine.write(transport={"type": "TCP"})
-    done = machine.run("up", "-f", str(machine.manifest))
-    assert done.returncode == 2
-    assert done.stderr.startswith("redserve: spec.transport.type: TCP needs a data path")
-
-
 def test_detached_and_down(machine: Machine) -> None:
     started = machine.run("up", "--detach", "-f", str(machine.manifest))
     try:
@@ -282,5 +159,29 @@ def test_detached_tells_why_it_failed(machine: Machine) -> None:
 def test_not_ready_in_time(machine: Machine) -> None:
     done = machine.run("up", "-f", str(machine.manifest), "--start-timeout", "0.01")
     assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert last == "redserve: not ready within 0.01 s: encoder-0, llm-0, router"
+    lines = done.stderr.splitlines()
+    at = lines.index("redserve: not ready within 0.01 s:")
+    accounts = [line.split(": ")[0] for line in lines[at + 1 :]]
+    assert accounts == ["  encoder-0, starting", "  llm-0, starting", "  router, starting"]
+    assert lines[-1].endswith("/logs/router.log")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_it_starts_in_the_background_leaves_nothing_behind(
+    machine: Machine, number: signal.Signals, status: int
+) -> None:
+    machine.write(transport={"leaseSeconds": 13})  # the encoder never becomes ready
+    process = machine.start("up", "--detach", "-f", str(machine.manifest))
+    try:
+        wait_until(lambda: machine.phases() == {"starting", "ready"})
+        pids = [*machine.pids(), machine.state["pid"]]
+        assert len(pids) == 4
+        process.send_signal(number)
+        out, err = process.communicate(timeout=LIMIT_S)
+    finally:
+        process.kill()
+        process.communicate()
+        machine.run("down")
+    assert (process.returncode, out) == (status, "")
+    assert err == "redserve: demo was stopped before it was ready\n"
+    assert not any(alive(pid) for pid in pids)
