@@ -11,9 +11,10 @@ from redserve.cli.detach import start_detached
 from redserve.cli.up_display import make_display
 from redserve.local.checks import check_runnable_here
 from redserve.local.machine import inspect_machine
-from redserve.local.plan import Listen, plan, resolve_model
+from redserve.local.model import resolve_model
+from redserve.local.plan import Listen, plan
 from redserve.local.session import run_session
-from redserve.spec.manifest import load_manifest
+from redserve.spec.manifest import open_manifest
 from redserve.spec.settings import runtime_directory
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from redserve.cli.common import Subparsers
     from redserve.local.plan import LocalPlan
+    from redserve.spec.service import RedService
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -58,9 +60,15 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, then start, then wait for a signal."""
-    made = _make_plan(arguments)
+    manifest = open_manifest(arguments.file)
+    with manifest.pointing():
+        return _run(arguments, manifest.service)
+
+
+def _run(arguments: argparse.Namespace, service: RedService) -> int:
+    made = _make_plan(arguments, service)
     if arguments.detach:
-        return start_detached(arguments, made.service.name, runtime_directory())
+        return start_detached(arguments, service.name, runtime_directory())
     with make_display(made, quiet=arguments.quiet) as display:
         asyncio.run(
             run_session(
@@ -74,8 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _make_plan(arguments: argparse.Namespace) -> LocalPlan:
-    service = load_manifest(arguments.file)
+def _make_plan(arguments: argparse.Namespace, service: RedService) -> LocalPlan:
     check_runnable_here(service)  # before a model is downloaded that cannot be served
     if service.spec.model.scheme == "hf":
         print(f"fetching {service.spec.model.uri}, unless it is there already", file=sys.stderr)

@@ -5,21 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from redserve.errors import RedServeError
 from redserve.local.checks import check_runnable_here
 from redserve.local.devices import Need, Share, share
 from redserve.local.ports import LOOPBACK, Wish, free_ports, reachable, take
-from redserve.modeling import checkpoint
 from redserve.spec.placement import Place, Placement, RouterPlace
 from redserve.spec.workloads import Workload, workloads_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from redserve.local.machine import Machine
     from redserve.spec.encoder import DeviceKind
     from redserve.spec.pool import PoolSpec
+    from redserve.spec.router import GrpcListener, HttpListener
     from redserve.spec.service import RedService
 
 
@@ -52,27 +50,6 @@ class LocalPlan:
     warnings: tuple[str, ...]
 
 
-def resolve_model(service: RedService, base_dir: Path) -> str:
-    """A `file://` URI of the checkpoint, downloaded if need be; blocks while it downloads.
-
-    Resolved once for all processes, so that they load the same files.
-
-    Args:
-        service: The manifest.
-        base_dir: Folder of the manifest; relative file URIs start there.
-
-    Raises:
-        ConfigError, ModelNotFound, UnsupportedModel, Unavailable: As `checkpoint.resolve`.
-    """
-    model = service.spec.model
-    try:
-        folder = checkpoint.resolve(model.uri, model.revision, base_dir=base_dir)
-    except RedServeError as error:
-        error.field = error.field or "spec.model.uri"
-        raise
-    return folder.resolve().as_uri()
-
-
 def plan(service: RedService, machine: Machine, listen: Listen, model_uri: str) -> LocalPlan:
     """Decide where everything runs. Ports are free at this moment and promised to nobody.
 
@@ -80,7 +57,7 @@ def plan(service: RedService, machine: Machine, listen: Listen, model_uri: str) 
         service: The manifest.
         machine: What there is.
         listen: What the command line changes.
-        model_uri: Where processes load the checkpoint from; see `resolve_model`.
+        model_uri: Where processes load the checkpoint from; see `redserve.local.model`.
 
     Raises:
         ConfigError: Something cannot be kept here, or a port is in use; names field and mend.
@@ -117,18 +94,8 @@ def _pool_needs(name: str, pool: PoolSpec, device: DeviceKind) -> list[Need]:
 
 def _router_place(service: RedService, listen: Listen) -> RouterPlace:
     spec = service.spec.router
-    http = Wish(
-        host=listen.http_host or spec.http.host or LOOPBACK,
-        port=spec.http.port if listen.http_port is None else listen.http_port,
-        field="spec.router.http",
-        flag="--http-port",
-    )
-    grpc = Wish(
-        host=listen.grpc_host or spec.grpc.host or LOOPBACK,
-        port=spec.grpc.port if listen.grpc_port is None else listen.grpc_port,
-        field="spec.router.grpc",
-        flag="--grpc-port",
-    )
+    http = _wish("http", spec.http, listen.http_host, listen.http_port)
+    grpc = _wish("grpc", spec.grpc, listen.grpc_host, listen.grpc_port)
     http_port = take(http) if spec.open_ai == "Enabled" else http.port
     grpc_port = take(grpc, taken=frozenset({http_port}))
     address = reachable(grpc.host, grpc_port)
@@ -140,6 +107,19 @@ def _router_place(service: RedService, listen: Listen) -> RouterPlace:
         advertise_address=address,
     )
     return RouterPlace(place=place, http_host=http.host, http_port=http_port)
+
+
+def _wish(
+    name: str, listener: HttpListener | GrpcListener, host: str | None, port: int | None
+) -> Wish:
+    """What the manifest says, unless the command line does; errors name whoever said it."""
+    return Wish(
+        host=host or listener.host or LOOPBACK,
+        port=listener.port if port is None else port,
+        host_field=f"--{name}-host" if host else f"spec.router.{name}.host",
+        port_field=f"spec.router.{name}.port" if port is None else f"--{name}-port",
+        flag=f"--{name}-port",
+    )
 
 
 def _compute_places(

@@ -27,13 +27,15 @@ class Wish:
     Attributes:
         host: Address to listen on.
         port: Port; 0 takes a free one.
-        field: Path of the listener in the manifest, for errors.
+        host_field: Where the host was said, for errors: a manifest's field or an option.
+        port_field: The same of the port.
         flag: Option of `redserve up` that changes the port.
     """
 
     host: str
     port: int
-    field: str
+    host_field: str
+    port_field: str
     flag: str
 
 
@@ -48,11 +50,13 @@ def take(wish: Wish, *, taken: frozenset[int] = frozenset()) -> int:
         ConfigError: The port is in use, or the address is not one of this machine.
     """
     if wish.port == 0:
-        return next(port for port in free_ports(wish.host, field=wish.field) if port not in taken)
+        return next(
+            port for port in free_ports(wish.host, field=wish.host_field) if port not in taken
+        )
     if wish.port in taken:
         raise ConfigError(
             f"port {wish.port} is asked for twice; choose another with {wish.flag} PORT",
-            field=f"{wish.field}.port",
+            field=wish.port_field,
         )
     try:
         _bind(wish.host, wish.port)
@@ -74,7 +78,7 @@ def free_ports(host: str = LOOPBACK, *, field: str | None = None) -> Iterator[in
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 continue
-            raise _refusal(Wish(host, port, field or "host", ""), error) from error
+            raise _refusal(Wish(host, port, field or "host", "port", ""), error) from error
         yield port
     raise Unavailable(f"no free port between {_FIRST} and {_LAST} on {host}")
 
@@ -101,15 +105,15 @@ def _refusal(wish: Wish, error: OSError) -> ConfigError:
         return ConfigError(
             f"port {wish.port} on {wish.host} is in use; stop the process that has it, or choose "
             f"another with {wish.flag} PORT (0 takes a free one)",
-            field=f"{wish.field}.port",
+            field=wish.port_field,
         )
     if error.errno == errno.EACCES:
         return ConfigError(
             f"port {wish.port} needs privileges; choose one above 1023 with {wish.flag} PORT",
-            field=f"{wish.field}.port",
+            field=wish.port_field,
         )
     return ConfigError(
         f"{wish.host!r} is no address of this machine ({error.strerror}); "
         "write 127.0.0.1, or 0.0.0.0 for all of them",
-        field=f"{wish.field}.host",
+        field=wish.host_field,
     )

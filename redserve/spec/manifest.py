@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from redserve.errors import ConfigError
-from redserve.spec.problems import Problem, did_you_mean, problems_of
+from redserve.errors import ConfigError, RedServeError
+from redserve.spec.problems import Problem, did_you_mean, field_steps, problems_of
 from redserve.spec.service import API_VERSION, KIND, RedService
 from redserve.spec.yaml_source import Position, YamlError, YamlSource
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 MAX_BYTES: Final = 1024 * 1024
@@ -46,6 +49,39 @@ class ManifestError(ConfigError):
         return self.message
 
 
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A RedService and the file that it was read from.
+
+    Attributes:
+        path: The file.
+        source: Its text, parsed.
+        service: What it says.
+    """
+
+    path: Path
+    source: YamlSource
+    service: RedService
+
+    @contextmanager
+    def pointing(self) -> Iterator[None]:
+        """Errors about a field of the manifest that come up inside also tell file and line.
+
+        A field that is not in the file has the place of its nearest parent that is.
+
+        Raises:
+            RedServeError: Of the same type; the message begins `FILE:LINE:COLUMN: field: `.
+        """
+        try:
+            yield
+        except RedServeError as error:
+            if not (error.field or "").startswith(("spec.", "metadata.")):
+                raise
+            place = self.source.place_of(field_steps(error.field or ""))
+            message = f"{self.path}:{place.line}:{place.column}: {error}"
+            raise type(error)(message, retry_after_s=error.retry_after_s) from error
+
+
 def load_manifest(path: Path) -> RedService:
     """Read a RedService.
 
@@ -53,7 +89,12 @@ def load_manifest(path: Path) -> RedService:
         ConfigError: There is no such file, or it cannot be read.
         ManifestError: What is in it is no RedService; lists every problem with its place.
     """
-    return parse_manifest(_read(path), path)
+    return open_manifest(path).service
+
+
+def open_manifest(path: Path) -> Manifest:
+    """As `load_manifest`, with a memory of where everything was written."""
+    return _parse(_read(path), path)
 
 
 def parse_manifest(text: str, path: Path) -> RedService:
@@ -62,6 +103,10 @@ def parse_manifest(text: str, path: Path) -> RedService:
     Raises:
         ManifestError: It is no RedService.
     """
+    return _parse(text, path).service
+
+
+def _parse(text: str, path: Path) -> Manifest:
     try:
         source = YamlSource.parse(text)
     except YamlError as error:
@@ -71,7 +116,7 @@ def parse_manifest(text: str, path: Path) -> RedService:
     if wrong is not None:
         raise ManifestError(path, (wrong,))
     try:
-        return RedService.model_validate(source.value)
+        return Manifest(path, source, RedService.model_validate(source.value))
     except ValidationError as error:
         raise ManifestError(path, problems_of(error, RedService, source)) from None
 

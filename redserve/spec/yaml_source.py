@@ -105,8 +105,19 @@ class YamlSource:
         node, key = self._walk(path)
         return _position((key or node).start_mark)
 
+    def place_of(self, path: Sequence[str | int]) -> Position:
+        """The line to mend: a value that is there, else the key of the nearest parent."""
+        node, key, num_left = self._descend(path)
+        named = num_left or not isinstance(node, yaml.ScalarNode)
+        return _position(((named and key) or node).start_mark)
+
     def _walk(self, path: Sequence[str | int]) -> tuple[yaml.Node, yaml.Node | None]:
+        return self._descend(path)[:2]
+
+    def _descend(self, path: Sequence[str | int]) -> tuple[yaml.Node, yaml.Node | None, int]:
+        """The node at `path` or its nearest parent, its key, and the steps that were not found."""
         node, key = self.root, None
+        num_left = len(path)
         for step in path:
             if isinstance(node, yaml.MappingNode):
                 found = next(((k, v) for k, v in node.value if k.value == str(step)), None)
@@ -119,7 +130,8 @@ class YamlSource:
                 key, node = None, node.value[step]
             else:
                 break
-        return node, key
+            num_left -= 1
+        return node, key, num_left
 
 
 class _Checker:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
 import socket
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from redserve.errors import ConfigError, ModelNotFound
+from redserve.errors import ConfigError, ModelNotFound, UnsupportedModel
 from redserve.local.machine import Machine
-from redserve.local.plan import Listen, plan, resolve_model
+from redserve.local.model import resolve_model
+from redserve.local.plan import Listen, plan
 from tests.spec.manifests import service
 
 if TYPE_CHECKING:
@@ -82,9 +86,9 @@ def test_cpu_limits_become_threads() -> None:
     assert [one.env["OMP_NUM_THREADS"] for one in made.workloads[:-1]] == ["1", "3"]
 
 
-def checkpoint(folder: Path) -> Path:
+def checkpoint(folder: Path, **config: Any) -> Path:
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3_vl", **config}))
     (folder / "model.safetensors").write_bytes(b"")
     return folder
 
@@ -100,3 +104,51 @@ def test_a_model_that_is_not_there_names_the_field(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound) as caught:
         resolve_model(service(model={"uri": "file://nothing"}), tmp_path)
     assert caught.value.field == "spec.model.uri"
+
+
+def test_a_port_of_the_command_line_is_not_blamed_on_the_manifest() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        listen = Listen(http_port=other.getsockname()[1], grpc_host="192.0.2.1")
+        with pytest.raises(ConfigError, match="is in use") as caught:
+            plan(service(router=ANY_PORTS), Machine(2, 0), listen, "file:///m")
+        assert caught.value.field == "--http-port"
+    with pytest.raises(ConfigError, match="no address of this machine") as caught:
+        plan(service(router=ANY_PORTS), Machine(2, 0), Listen(grpc_host="192.0.2.1"), "file:///m")
+    assert caught.value.field == "--grpc-host"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "why"), [("mllama", "cross-attention"), ("llama", "text-only model")]
+)
+def test_a_family_that_cannot_be_served_names_the_field(
+    tmp_path: Path, model_type: str, why: str
+) -> None:
+    checkpoint(tmp_path / "m", model_type=model_type)
+    with pytest.raises(UnsupportedModel, match=why) as caught:
+        resolve_model(service(model={"uri": "file://m"}), tmp_path)
+    assert caught.value.field == "spec.model.uri"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"max_position_embeddings": 64}, {"text_config": {"max_position_embeddings": 64}}],
+    ids=["flat", "nested"],
+)
+def test_more_tokens_than_the_checkpoint_was_made_for(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    checkpoint(tmp_path / "m", **config)
+    assert resolve_model(service(model={"uri": "file://m", "maxModelLength": 64}), tmp_path)
+    with pytest.raises(ConfigError, match="for 64 tokens at most, not 65") as caught:
+        resolve_model(service(model={"uri": "file://m", "maxModelLength": 65}), tmp_path)
+    assert caught.value.field == "spec.model.maxModelLength"
+
+
+def test_the_supervisor_needs_no_torch() -> None:
+    code = "import sys, redserve.cli.main; from redserve.local.model import check_config; "
+    code += "from redserve.spec.model import ModelSpec; "
+    code += "check_config(ModelSpec(uri='file://m'), {'model_type': 'llava'}); "
+    code += "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

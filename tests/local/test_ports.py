@@ -10,7 +10,8 @@ from redserve.local.ports import Wish, free_ports, reachable, take
 
 
 def wish(port: int, host: str = "127.0.0.1") -> Wish:
-    return Wish(host, port, "spec.router.http", "--http-port")
+    field = "spec.router.http"
+    return Wish(host, port, f"{field}.host", f"{field}.port", "--http-port")
 
 
 def test_a_free_port_is_taken_as_it_is() -> None:

@@ -4,8 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from redserve.errors import ConfigError
-from redserve.spec.manifest import MAX_BYTES, ManifestError, load_manifest, parse_manifest
+from redserve.errors import ConfigError, RedServeError, Unavailable
+from redserve.spec.manifest import (
+    MAX_BYTES,
+    ManifestError,
+    load_manifest,
+    open_manifest,
+    parse_manifest,
+)
 
 GOOD = """\
 apiVersion: redserve.dev/v1alpha1
@@ -166,3 +172,35 @@ def test_files_that_are_no_manifests(tmp_path: Path) -> None:
     latin.write_bytes("größe: 1".encode("latin-1"))
     with pytest.raises(ConfigError, match="is no UTF-8 text: see byte 2"):
         load_manifest(latin)
+
+
+@pytest.mark.parametrize(
+    ("field", "line", "column"),
+    [
+        ("spec.encoder.replicas", 9, 15),  # a value that is there
+        ("spec.llm", 10, 3),  # a struct that is there: its key
+        ("spec.llm.env[1].valueFrom", 10, 3),  # not there: the key of what is
+        ("spec.router.http.port", 5, 1),
+        ("metadata.name", 4, 9),
+    ],
+)
+def test_later_errors_point_into_the_file(
+    tmp_path: Path, field: str, line: int, column: int
+) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD)
+    manifest = open_manifest(path)
+    with pytest.raises(Unavailable) as caught, manifest.pointing():
+        raise Unavailable("no luck", field=field, retry_after_s=2.0)
+    assert str(caught.value) == f"{path}:{line}:{column}: {field}: no luck"
+    assert caught.value.retry_after_s == 2.0
+
+
+@pytest.mark.parametrize("field", [None, "--http-port"])
+def test_errors_about_something_else_stay_as_they_are(tmp_path: Path, field: str | None) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD)
+    error = RedServeError("no luck", field=field)
+    with pytest.raises(RedServeError) as caught, open_manifest(path).pointing():
+        raise error
+    assert caught.value is error
