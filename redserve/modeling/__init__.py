@@ -4,6 +4,7 @@ Importing this package imports nothing else; the modules marked `torch` import i
 
     checkpoint     resolve(uri) -> local folder; fingerprint(folder)
     families       family_of(folder) -> Family, or UnsupportedModel before a weight is read
+    weights        which weight files there are, and whether they are whole
     tokenizer      load_tokenizer, as the checkpoint's processor would
     chat_template  where a template lies, and how turns are written for it
     prompt         PromptRenderer: chat template, placeholder expansion, tokens and spans

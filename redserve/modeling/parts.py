@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.utils import logging as hf_logging
@@ -22,6 +23,7 @@ from redserve.errors import UnsupportedModel
 from redserve.modeling.families import Family, family_of, read_config, typed_config
 from redserve.modeling.language import LanguagePart
 from redserve.modeling.vision import VisionPart
+from redserve.modeling.weights import count_elements
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +50,8 @@ def load_vision(
 
     Raises:
         ModelNotFound: There is no config.json.
-        UnsupportedModel: The family is not served, or weights of its vision side are missing.
+        UnsupportedModel: The family is not served, a weight file is damaged, or weights of the
+            vision side are missing or of another shape than config.json says.
     """
     model, family = _load(path, _keep_vision, torch.device(device), dtype)
     return VisionPart(model, family)
@@ -76,7 +79,18 @@ def _load(
         chosen: torch.dtype | str = _DTYPES[dtype]
     else:
         chosen = "auto" if device.type == "cuda" else torch.float32
-    model, info = _quiet_load(_pruned(cls, prune), path, chosen)
+    num_stored = count_elements(path)
+    # Quantised checkpoints pack several weights into one element: sizes tell nothing there.
+    limit = None if raw_config.get("quantization_config") else num_stored
+    model, info = _quiet_load(_pruned(cls, prune, path, limit), path, chosen)
+    mismatched = sorted(info["mismatched_keys"])
+    if mismatched:
+        name, stored, wanted = mismatched[0]
+        raise UnsupportedModel(
+            f"{path}: {len(mismatched)} weights have another shape than config.json says, the "
+            f"first is {name} with {tuple(stored)} instead of {tuple(wanted)}: "
+            "take config.json and weights from the same checkpoint"
+        )
     missing = sorted(info["missing_keys"])
     missing += [
         name
@@ -90,12 +104,33 @@ def _load(
     return model.to(device).eval().requires_grad_(False), family
 
 
-def _pruned(cls: Any, prune: Callable[[Any], None]) -> Any:
+def _pruned(cls: Any, prune: Callable[[Any], None], path: Path, limit: int | None) -> Any:
+    """The class that builds one half, of at most `limit` elements, on the meta device."""
+
     def construct(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         cls.__init__(self, config, *args, **kwargs)
+        tied = frozenset(self.all_tied_weights_keys)
         prune(self)
+        if limit is not None:
+            _refuse_larger(self, tied, path, limit)
 
     return type(cls.__name__, (cls,), {"__init__": construct, "__module__": cls.__module__})
+
+
+def _refuse_larger(model: Any, tied: frozenset[str], path: Path, limit: int) -> None:
+    """Refuse a half that is larger than all that is stored.
+
+    transformers allocates weights that it does not find, or finds in another shape, before it
+    reports them. Comparing shapes beforehand would repeat its renames and fusions between stored
+    keys and module names; sizes need none of them. What passes here takes no more memory than the
+    checkpoint itself, and is then compared tensor by tensor.
+    """
+    size = sum(value.numel() for name, value in model.named_parameters() if name not in tied)
+    if size > limit:
+        raise UnsupportedModel(
+            f"{path}: config.json describes {size} parameters, the weight files hold {limit}: "
+            "take config.json and weights from the same checkpoint, with all its files"
+        )
 
 
 def _quiet_load(cls: Any, path: Path, dtype: torch.dtype | str) -> tuple[Any, dict[str, Any]]:
@@ -111,7 +146,18 @@ def _quiet_load(cls: Any, path: Path, dtype: torch.dtype | str) -> tuple[Any, di
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            # Reported with name and shapes by the caller; transformers would only point to a log.
+            ignore_mismatched_sizes=True,
         )
+    except torch.OutOfMemoryError:
+        raise  # the machine's fault, not the checkpoint's
+    except (RuntimeError, ValueError, OSError, ImportError, SafetensorError) as error:
+        if "can't allocate memory" in str(error):  # the CPU's way to say the same
+            raise
+        raise UnsupportedModel(
+            f"{path}: the weights cannot be loaded: {error}; "
+            "check that config.json and the weight files belong together and are complete"
+        ) from error
     finally:
         hf_logging.set_verbosity(level)
         if bars:
