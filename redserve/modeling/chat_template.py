@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]
 """`role` and `content`: a string, or parts {"type": "text", "text": ...} and {"type": "image"}."""
 
-_REJECTIONS = (TemplateError, TypeError, ValueError, KeyError)
+_REJECTIONS = (
+    *(TemplateError, TypeError, ValueError),
+    *(LookupError, AttributeError, ArithmeticError),
+)
+
+_TEXT: Message = {"role": "user", "content": "What is it?"}
+_PICTURE: Message = {
+    "role": "user",
+    "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}],
+}
+_SYSTEM: Message = {"role": "system", "content": "Be brief."}
 
 
 class ChatTemplate:
@@ -59,6 +69,57 @@ class ChatTemplate:
             ) from error
         return str(text)
 
+    def check(self, placeholder: str) -> str | None:
+        """Try a turn of text, and one with a picture, each also after a system turn.
+
+        Args:
+            placeholder: What must appear once for the picture.
+
+        Returns:
+            None, or a remark: the template rejects the trial in its own words, as templates with
+            narrow tastes may, so that nothing can be said of it.
+
+        Raises:
+            UnsupportedModel: It cannot be rendered, or does not put the placeholder down.
+        """
+        remark = None
+        for turn, num_images in ((_TEXT, 0), (_PICTURE, 1)):
+            text, rejection = self._try(turn)
+            if text is None:
+                remark = f"the chat template rejects a trial conversation: {rejection}"
+            elif text.count(placeholder) != num_images:
+                raise UnsupportedModel(
+                    f"the chat template does not place images: it made {text.count(placeholder)} "
+                    f"placeholders {placeholder} of {num_images} images; "
+                    "mend chat_template.jinja or take it from the original checkpoint"
+                )
+        return remark
+
+    def _try(self, turn: Message) -> tuple[str | None, str]:
+        """The text, or None and the template's own words; raises if it is broken."""
+        failure: Exception | None = None
+        rejection = ""
+        for messages in ([turn], [_SYSTEM, turn]):
+            try:
+                return self.apply(
+                    messages, add_generation_prompt=True, tools=None, variables={}
+                ), ""
+            except InvalidArgument as error:
+                cause = error.__cause__
+                # Its raise_exception() raises this very class, jinja2 itself only subclasses.
+                if type(cause) is TemplateError:
+                    rejection = str(cause)
+                elif isinstance(cause, Exception):
+                    failure = cause
+        if rejection:
+            return None, rejection
+        line = getattr(failure, "lineno", None)
+        where = f" (line {line})" if line else ""
+        raise UnsupportedModel(
+            f"chat_template.jinja cannot be rendered: {failure}{where}; "
+            "mend it or take it from the original checkpoint"
+        ) from failure
+
     def _accepts_parts(self) -> bool:
         """Whether text given as parts is rendered; else text-only turns become strings.
 
@@ -87,8 +148,19 @@ def find_chat_template(path: Path, tokenizer: PreTrainedTokenizerBase) -> str | 
     Order: processor_config.json, chat_template.json (old), chat_template.jinja, the tokenizer's.
 
     Raises:
-        UnsupportedModel: There are several templates and none is named default.
+        UnsupportedModel: There are several templates and none is named default, or a file that
+            may hold one cannot be read.
     """
+    try:
+        return _find(path, tokenizer)
+    except (ValueError, AttributeError) as error:
+        raise UnsupportedModel(
+            f"{path}: processor_config.json, chat_template.json or chat_template.jinja is damaged: "
+            f"copy them again ({error})"
+        ) from error
+
+
+def _find(path: Path, tokenizer: PreTrainedTokenizerBase) -> str | None:
     for name in ("processor_config.json", "chat_template.json"):
         file = path / name
         if file.is_file():

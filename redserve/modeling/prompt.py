@@ -88,6 +88,25 @@ class PromptRenderer:
             video_token_id=video_token_id,
         )
 
+    def check(self) -> str | None:
+        """Try the chat template before anyone relies on it.
+
+        Returns:
+            None, or a remark on a template that rejects the trial in its own words.
+
+        Raises:
+            UnsupportedModel: There is no chat template, it cannot be rendered, or it does not
+                place images.
+        """
+        return self._template().check(self.placeholder)
+
+    def _template(self) -> ChatTemplate:
+        if self._chat_template is None:
+            raise UnsupportedModel(
+                "the checkpoint has no chat template: add chat_template.jinja to its folder"
+            )
+        return self._chat_template
+
     def render(
         self,
         messages: Sequence[Message],
@@ -109,15 +128,11 @@ class PromptRenderer:
             InvalidArgument: Text holds a reserved token, a part has an unknown type, or the
                 template rejects the conversation or loses an image of it.
         """
-        if self._chat_template is None:
-            raise UnsupportedModel(
-                "the checkpoint has no chat template: add chat_template.jinja to its folder, "
-                "or send a prompt instead of messages"
-            )
+        template = self._template()
         num_images = 0
         for position, message in enumerate(messages):
             num_images += self._check_message(message, f"messages[{position}]")
-        text = self._chat_template.apply(
+        text = template.apply(
             messages,
             add_generation_prompt=add_generation_prompt,
             tools=tools,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -24,6 +25,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     Raises:
         ModelNotFound: The folder holds no usable tokenizer.
     """
+    require_tokenizer(path)
     # Pixtral's processor takes tokenizer.json as it is: its checkpoints name a Llama class whose
     # rules differ from the file's.
     plain = processor_class_name(path) == "PixtralProcessor"
@@ -32,6 +34,19 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         return loader.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelNotFound(f"{path} has no usable tokenizer: {error}") from error
+
+
+def require_tokenizer(path: Path) -> None:
+    """Ask for a vocabulary file: without one transformers builds a tokenizer that knows no token.
+
+    Raises:
+        ModelNotFound: There is none.
+    """
+    if not any((path / name).is_file() for name in _VOCABULARIES):
+        raise ModelNotFound(
+            f"{path}: the folder has no tokenizer (tokenizer.json, tokenizer.model or vocab.json): "
+            "copy the checkpoint's tokenizer files too"
+        )
 
 
 def processor_class_name(path: Path) -> str:

@@ -148,9 +148,11 @@ def _with_template(source: Path, target: Path, template: str | None) -> PromptRe
 
 def test_no_template_is_a_clear_error(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     renderer = _with_template(checkpoint("llava"), tmp_path / "copy", None)
-    with pytest.raises(UnsupportedModel, match="no chat template"):
-        renderer.render(conversation(0))
-    # A raw prompt still works.
+    words = r"no chat template: add chat_template\.jinja to its folder$"
+    for use in (renderer.check, lambda: renderer.render(conversation(0))):
+        with pytest.raises(UnsupportedModel, match=words):
+            use()
+    # Text that is rendered elsewhere still works.
     assert renderer.expand_and_tokenize("hello").token_ids[0] == 1
 
 
@@ -218,10 +220,18 @@ def test_template_variables_and_tools_reach_the_template(
     assert text == "calm look"
 
 
-def test_missing_tokenizer(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    shutil.copy(checkpoint("llava") / "config.json", tmp_path)
-    with pytest.raises(ModelNotFound, match="no usable tokenizer"):
-        PromptRenderer.from_checkpoint(tmp_path)
+@pytest.mark.parametrize("kept", [("config.json",), ("config.json", "tokenizer_config.json")])
+@pytest.mark.parametrize("user", [PromptRenderer, ItemProcessor])
+def test_missing_tokenizer(
+    user: type[PromptRenderer | ItemProcessor],
+    kept: tuple[str, ...],
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    for name in (*kept, "preprocessor_config.json"):
+        shutil.copy(checkpoint("qwen2_5_vl") / name, tmp_path)
+    with pytest.raises(ModelNotFound, match=r"has no tokenizer \(tokenizer\.json, tokenizer\.mod"):
+        user.from_checkpoint(tmp_path)
 
 
 _WITHOUT_TORCH = """
