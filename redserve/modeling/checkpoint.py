@@ -8,7 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 from redserve.errors import ConfigError, ModelNotFound, Unavailable, UnsupportedModel
 
-ALLOW_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+_WEIGHTS = "*.safetensors"
+ALLOW_PATTERNS = (_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model")
 """What is fetched from a hub: weights as safetensors, configs and tokenizer files."""
 
 _FINGERPRINTED = ("config.json", "model.safetensors.index.json")
@@ -21,6 +22,7 @@ def resolve(
     cache_dir: Path | None = None,
     *,
     base_dir: Path | None = None,
+    weights: bool = True,
 ) -> Path:
     """Local folder of the checkpoint that `uri` names, downloaded if need be.
 
@@ -29,15 +31,16 @@ def resolve(
         revision: Branch, tag or commit of a hub repository; None for its main branch.
         cache_dir: Where downloads are kept; None for the hub client's own cache.
         base_dir: What relative file URIs start from (the manifest's folder).
+        weights: Whether weights are needed: the router reads none and fetches none.
 
     Returns:
-        A folder with config.json and at least one safetensors file. Code of the repository is
-        neither fetched nor run.
+        A folder with config.json and, if wanted, at least one safetensors file. Code of the
+        repository is neither fetched nor run.
 
     Raises:
         ConfigError: The URI has another form.
         ModelNotFound: No such folder or repository, or it has no config.json.
-        UnsupportedModel: There are no safetensors.
+        UnsupportedModel: There are no safetensors, though weights are wanted.
         Unavailable: The hub cannot be reached and the cache does not hold the files.
     """
     if uri.startswith("file://"):
@@ -45,12 +48,15 @@ def resolve(
         if not path.is_dir():
             raise ModelNotFound(f"{uri}: there is no folder {path}")
     elif uri.startswith("hf://"):
-        path = _download(uri, revision, cache_dir)
+        path = _download(uri, revision, cache_dir, weights)
     else:
         raise ConfigError(
             f"{uri!r} is no model URI: write file:///path/to/folder or hf://organisation/name"
         )
-    _check_files(uri, path)
+    if not (path / "config.json").is_file():
+        raise ModelNotFound(f"{uri}: {path} has no config.json: it is no checkpoint folder")
+    if weights:
+        _check_weights(uri, path)
     return path
 
 
@@ -79,7 +85,7 @@ def _local_path(uri: str, base_dir: Path | None) -> Path:
     return (base_dir / path).resolve()
 
 
-def _download(uri: str, revision: str | None, cache_dir: Path | None) -> Path:
+def _download(uri: str, revision: str | None, cache_dir: Path | None, weights: bool) -> Path:
     # Imported late: the hub client costs a tenth of a second and file URIs do not need it.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -96,7 +102,7 @@ def _download(uri: str, revision: str | None, cache_dir: Path | None) -> Path:
             repository,
             revision=revision,
             cache_dir=cache_dir,
-            allow_patterns=list(ALLOW_PATTERNS),
+            allow_patterns=[name for name in ALLOW_PATTERNS if weights or name != _WEIGHTS],
         )
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         wanted = f"{repository} at revision {revision}" if revision else repository
@@ -111,10 +117,8 @@ def _download(uri: str, revision: str | None, cache_dir: Path | None) -> Path:
     return Path(folder)
 
 
-def _check_files(uri: str, path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise ModelNotFound(f"{uri}: {path} has no config.json: it is no checkpoint folder")
-    if not any(path.glob("*.safetensors")):
+def _check_weights(uri: str, path: Path) -> None:
+    if not any(path.glob(_WEIGHTS)):
         if any(file for pattern in _PICKLES for file in path.glob(pattern)):
             raise UnsupportedModel(f"{uri}: pickle checkpoints are refused: convert to safetensors")
         raise UnsupportedModel(f"{uri}: {path} has no *.safetensors weights")

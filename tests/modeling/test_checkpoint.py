@@ -92,6 +92,30 @@ def test_hub_name_of_a_wrong_form(tmp_path: Path) -> None:
         resolve("hf://acme/tiny/deeper", cache_dir=tmp_path)
 
 
+@pytest.mark.parametrize("weights", [True, False])
+def test_weights_are_fetched_only_where_they_are_needed(
+    weights: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ("config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors")
+
+    def download(_repository: str, *, allow_patterns: list[str], **_: Any) -> str:
+        for name in files:
+            if any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns):
+                (tmp_path / name).write_text("{}")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve("hf://acme/tiny", weights=weights) == tmp_path
+    assert {file.name for file in tmp_path.iterdir()} == set(files if weights else files[:-1])
+
+
+def test_a_folder_without_weights_does_where_none_are_read(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"config\.json"):
+        resolve(f"file://{tmp_path}", weights=False)
+    (tmp_path / "config.json").write_text("{}")
+    assert resolve(f"file://{tmp_path}", weights=False) == tmp_path
+
+
 def test_only_safe_files_are_asked_of_the_hub(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
