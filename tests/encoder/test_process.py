@@ -23,7 +23,7 @@ from tests.encoder.support import FakeLlm, item, picture, sha
 from tests.support.tiny_checkpoints import refused_checkpoint, tiny_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 START_TIMEOUT_S = 50.0
@@ -64,6 +64,42 @@ async def test_a_text_only_checkpoint_is_refused_with_one_clear_line(tmp_path: P
     [line] = err.splitlines()
     assert "llama" in line
     assert "text-only" in line
+
+
+def without_vision(path: Path) -> None:
+    config = json.loads((path / "config.json").read_text())
+    del config["vision_config"]
+    (path / "config.json").write_text(json.dumps(config))
+
+
+def torn(path: Path) -> None:
+    file = path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:300_000])
+
+
+def without_tokenizer(path: Path) -> None:
+    (path / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason", "words"),
+    [
+        (without_vision, "UNSUPPORTED_MODEL", "no vision_config in config.json"),
+        (torn, "UNSUPPORTED_MODEL", "model.safetensors is damaged or incomplete: copy it again"),
+        (without_tokenizer, "MODEL_NOT_FOUND", "the folder has no tokenizer"),
+    ],
+)
+async def test_a_damaged_checkpoint_is_refused_with_one_clear_line(
+    damage: Callable[[Path], None], reason: str, words: str, tmp_path: Path
+) -> None:
+    path = tiny_checkpoint("qwen2_5_vl", tmp_path)
+    damage(path)
+    code, _, err = await output_of("--model-uri", f"file://{path}", "--log-format", "json")
+    assert code == 2
+    [entry] = [json.loads(line) for line in err.splitlines() if "cannot start" in line]
+    assert entry["reason"] == reason
+    assert words in entry["why"]
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(

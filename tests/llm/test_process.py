@@ -116,6 +116,29 @@ async def test_a_family_that_is_not_served_is_refused_by_its_config(
 
 
 @pytest.mark.parametrize(
+    ("file", "num_bytes", "words"),
+    [
+        ("model.safetensors", 100, "model.safetensors is damaged or incomplete: copy it again"),
+        ("tokenizer.json", None, "the folder has no tokenizer"),
+    ],
+)
+async def test_a_damaged_checkpoint_is_one_clear_sentence(
+    tmp_path: Path, file: str, num_bytes: int | None, words: str
+) -> None:
+    path = tiny_checkpoint("qwen2_5_vl", tmp_path)
+    content = (path / file).read_bytes()
+    (path / file).unlink()
+    if num_bytes is not None:
+        (path / file).write_bytes(content[:num_bytes])
+    async with _process("--model-uri", f"file://{path}") as process:
+        _, shown = await asyncio.wait_for(process.communicate(), START_TIMEOUT_S)
+        text = shown.decode()
+        assert process.returncode == 2, text
+        assert words in text
+        assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
     ("flags", "word"),
     [
         ((), "model_uri"),

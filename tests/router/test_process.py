@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,44 @@ async def test_missing_checkpoint_is_one_clear_sentence(tmp_path):
         said = await until_logged(process, "router cannot run")
         assert said["reason"] == "MODEL_NOT_FOUND"
         assert await process.wait() == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (None, "no chat template: add chat_template.jinja to its folder"),
+        ("{% for", "chat_template.jinja cannot be rendered"),
+        ("{{ messages[0].role }}", "does not place images"),
+    ],
+)
+async def test_a_chat_template_that_fails_every_chat_is_one_clear_sentence(
+    checkpoint, tmp_path, template, words
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    tokenizer = folder / "tokenizer_config.json"
+    settings = json.loads(tokenizer.read_text())
+    settings.pop("chat_template", None)
+    tokenizer.write_text(json.dumps(settings))
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    async with router_process(f"--model-uri=file://{folder}", "--http-port=0") as process:
+        said = await until_logged(process, "router cannot run")
+        assert said["reason"] == "UNSUPPORTED_MODEL"
+        assert words in said["error"]
+        assert await process.wait() == 2
+
+
+async def test_a_template_with_its_own_objections_and_no_weights_do(checkpoint, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('only on sundays') }}")
+    async with router_process(f"--model-uri=file://{folder}", "--http-port=0") as process:
+        said = await until_logged(process, "chat template not tried")
+        assert "only on sundays" in said["why"]
+        await until_logged(process, "router listens")
 
 
 def test_the_process_never_imports_torch(checkpoint):

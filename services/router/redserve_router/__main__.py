@@ -46,8 +46,12 @@ async def _serve(settings: RouterSettings) -> None:
         settings.model_revision or None,
         Path(settings.model_cache_dir) if settings.model_cache_dir else None,
         base_dir=Path.cwd(),
+        weights=False,
     )
     renderer = PromptRenderer.from_checkpoint(path)
+    remark = renderer.check()
+    if remark is not None:
+        log.warning("chat template not tried", why=remark)
     router = Router(settings, renderer, settings.model_name or path.name)
     await router.start()
     await router.server.wait_for_signal()
