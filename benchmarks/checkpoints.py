@@ -42,11 +42,11 @@ class Size:
         layers, hidden, heads, kv_heads, inner, vocab: The language model.
     """
 
-    vision_depth: int = 12
+    vision_depth: int = 11
     vision_hidden: int = 640
     vision_heads: int = 10
     vision_inner: int = 1728
-    layers: int = 20
+    layers: int = 22
     hidden: int = 1024
     heads: int = 16
     kv_heads: int = 4

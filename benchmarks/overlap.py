@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from redserve.v1 import types_pb2
 
 RESULTS = Path(__file__).parent / "results"
-NUM_IMAGES, SIDE, TEXT = 8, 224, "Describe all of these pictures, one after another."
+NUM_IMAGES, SIDE, TEXT = 8, 448, "Describe all of these pictures, one after another."
 
 
 @dataclass(slots=True)
