@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from demo_model import config, pictures
-from demo_model.questions import MAX_IMAGES, WORDINGS
+from demo_model.pictures import Scene
+from demo_model.questions import MAX_IMAGES, ask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ class TrainingFacts:
 def write_card(folder: Path, facts: TrainingFacts, score: Score, score_seed: int) -> None:
     """Write the card of a fresh checkpoint; its service score reads "not measured yet"."""
     rows = [
-        f"| {kind} | {WORDINGS[kind][0]} | {right} / {asked} |"
+        f"| {kind} | {_sample_question(kind)} | {right} / {asked} |"
         for kind, (right, asked) in score.by_kind.items()
     ]
     folder.joinpath(CARD).write_text(_text(facts, score, score_seed, rows), encoding="utf-8")
@@ -79,6 +80,12 @@ def write_service_score(folder: Path, score: Score, hardware: str, commit: str) 
             "write the card again with 'python -m demo_model'"
         )
     card.write_text(text, encoding="utf-8")
+
+
+def _sample_question(kind: str) -> str:
+    """A question of this kind as a user would type it."""
+    scene = Scene("red", "7") if kind == "digit" else Scene("red", "star", place="centre")
+    return ask(kind, 0, [scene]).text
 
 
 def _text(facts: TrainingFacts, score: Score, score_seed: int, rows: list[str]) -> str:
