@@ -110,15 +110,15 @@ async def test_port_in_use_is_one_clear_sentence(checkpoint):
     port = server.sockets[0].getsockname()[1]
     flags = (f"--model-uri=file://{checkpoint}", f"--http-port={port}")
     async with router_process(*flags) as process:
-        said = await until_logged(process, "router cannot run")
-        assert f"127.0.0.1:{port}" in said["error"]
+        said = await until_logged(process, "cannot start")
+        assert f"127.0.0.1:{port}" in said["why"]
         assert await process.wait() == 2
     server.close()
 
 
 async def test_missing_checkpoint_is_one_clear_sentence(tmp_path):
     async with router_process(f"--model-uri=file://{tmp_path}/none") as process:
-        said = await until_logged(process, "router cannot run")
+        said = await until_logged(process, "cannot start")
         assert said["reason"] == "MODEL_NOT_FOUND"
         assert await process.wait() == 2
 
@@ -144,9 +144,9 @@ async def test_a_chat_template_that_fails_every_chat_is_one_clear_sentence(
     if template is not None:
         (folder / "chat_template.jinja").write_text(template)
     async with router_process(f"--model-uri=file://{folder}", "--http-port=0") as process:
-        said = await until_logged(process, "router cannot run")
+        said = await until_logged(process, "cannot start")
         assert said["reason"] == "UNSUPPORTED_MODEL"
-        assert words in said["error"]
+        assert words in said["why"]
         assert await process.wait() == 2
 
 

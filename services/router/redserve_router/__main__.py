@@ -35,7 +35,7 @@ def main() -> int:
         asyncio.run(_serve(settings))
     except RedServeError as error:
         # The sentence says it all; a traceback would only hide it.
-        log.error("router cannot run", reason=error.reason, error=str(error))  # noqa: TRY400
+        log.error("cannot start", reason=error.reason, why=str(error))  # noqa: TRY400
         return 2
     return 0
 
