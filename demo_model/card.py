@@ -125,7 +125,7 @@ one to {MAX_IMAGES} pictures; no held-out picture was seen in training.
 |---|---|---|
 {table}
 
-`python -m demo_model.evaluate --local` measures the first figure again.
+`python -m demo_model.evaluate --local --prompts {score.num_asked}` measures the first figure again.
 
 ## Training
 

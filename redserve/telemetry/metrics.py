@@ -84,8 +84,8 @@ class RouterMetrics:
         )
         self.preprocess = Histogram(
             "redserve_preprocess_seconds",
-            "Fetching and checking images and building the prompt, per request",
-            buckets=SHORT_BUCKETS, registry=registry,
+            "From receipt to a known prompt: images, waiting for pools, sizes, tokens; per request",
+            buckets=DURATION_BUCKETS, registry=registry,
         )  # fmt: skip
         self.replica_serving = Gauge(
             "redserve_replica_serving", "Whether a replica takes new work, 1 or 0",

@@ -345,3 +345,39 @@ async def test_an_embedding_larger_than_the_pool_is_refused_by_name() -> None:
         assert published(events) == [1]
         [failed] = [event.failed for event in events if event.HasField("failed")]
         assert "poolBytes" in failed.error.message
+
+
+async def test_an_unexpected_failure_while_pictures_come_in_is_a_typed_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good, cursed = picture(shade=1), picture(shade=2)
+    async with bench() as b:
+        admit = b.replica.pictures.admit
+
+        async def admit_or_break(content_hash: bytes, data: bytes) -> None:
+            if content_hash == sha(cursed):
+                raise ZeroDivisionError
+            await admit(content_hash, data)
+
+        monkeypatch.setattr(b.replica.pictures, "admit", admit_or_break)
+        events = await b.encode("r", [item(0, cursed), item(1, good)])
+        assert failures(events) == {0: "INTERNAL"}
+        await b.landed(("r", 1))
+
+
+async def test_an_unexpected_failure_to_describe_harms_no_other_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good, cursed = picture(shade=1), picture(shade=2)
+    async with bench() as b:
+        describe = b.replica.pictures.describe
+
+        async def describe_or_break(content_hash: bytes, data: bytes) -> Any:
+            if content_hash == sha(cursed):
+                raise ZeroDivisionError
+            return await describe(content_hash, data)
+
+        monkeypatch.setattr(b.replica.pictures, "describe", describe_or_break)
+        first, second = await b.describe(cursed, good)
+        assert first.error.reason == "INTERNAL"
+        assert second.metadata.num_rows == rows_of(good)

@@ -164,6 +164,19 @@ async def test_full_llm_is_left_for_another_and_all_full_is_overloaded():
         assert c.router.pools.why_not_ready is None, "a full replica is not a broken one"
 
 
+async def test_many_full_llms_are_overloaded_and_not_lost():
+    async with cluster(num_llms=5) as c:
+
+        async def full(context):
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "queue is full")
+
+        for llm in c.llms:
+            llm.admit = full
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await c.ask(question("hello"))
+        assert isinstance(from_rpc_error(caught.value), Overloaded)
+
+
 async def test_deadline_is_passed_on_and_ends_everything():
     async with cluster() as c:
         c.encoders[0].act = lambda *_: Hang()

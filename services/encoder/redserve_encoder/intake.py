@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from redserve.errors import Cancelled, RedServeError
+from redserve.errors import Cancelled, InternalError, RedServeError
+from redserve.telemetry.log import get_logger
 from redserve_encoder.delivery import Delivery, Failed, Phase
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from redserve_encoder.delivery import GenerationTag, Outcome
     from redserve_encoder.pictures import Pictures
     from redserve_encoder.reception import Reception
+
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +113,14 @@ class Intake:
     async def _submit_all(self, deliveries: Sequence[Delivery]) -> None:
         """In prompt order: the first picture is being prepared while later ones are checked."""
         for delivery in deliveries:
-            # A picture whose rows are known is taken by its hash; what was sent along is not read.
-            if delivery.data is not None and not self._reception.has(delivery.content_hash):
-                try:
+            try:
+                # A picture whose rows are known is taken by its hash; what was sent is not read.
+                if delivery.data is not None and not self._reception.has(delivery.content_hash):
                     await self._pictures.admit(delivery.content_hash, delivery.data)
-                except RedServeError as error:
-                    self._reception.drop(delivery, error)
-            self._reception.submit(delivery)
+                self._reception.submit(delivery)
+            except RedServeError as error:
+                self._reception.drop(delivery, error)
+            except Exception:
+                # Nobody awaits this task: what it let through would be silence until the deadline.
+                log.exception("an item could not be taken in")
+                self._reception.drop(delivery, InternalError("the image could not be taken in"))

@@ -7,7 +7,8 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from redserve.errors import Cancelled, InvalidArgument, RedServeError
+from redserve.errors import Cancelled, InternalError, InvalidArgument, RedServeError
+from redserve.telemetry.log import get_logger
 from redserve.v1 import encoder_pb2 as pb
 from redserve.v1 import encoder_pb2_grpc
 from redserve.wire.encoder import described_to_proto
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from redserve_encoder.vision import ModelInfo
 
     Context = grpc.aio.ServicerContext[Any, Any]
+
+log = get_logger()
 
 SERVICE_NAME = "redserve.v1.EncoderService"
 
@@ -128,6 +131,9 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
             return await self._pictures.describe(picture.content_hash, picture.data)
         except RedServeError as error:
             return error
+        except Exception:
+            log.exception("an image could not be described")
+            return InternalError("the image could not be described")
 
 
 def _check(request: pb.EncodeRequest) -> None:

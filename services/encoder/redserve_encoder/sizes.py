@@ -9,6 +9,7 @@ a chunk, nearly all, need not pay for that.
 from __future__ import annotations
 
 import io
+import struct
 
 from PIL import ExifTags, Image
 
@@ -35,7 +36,7 @@ def upright_size(data: bytes, *, max_pixels: int) -> tuple[int, int]:
             if image.format != "PNG":
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
                 return (width, height) if orientation in _SWAPPED else (height, width)
-    except (OSError, SyntaxError, ValueError, EOFError):
+    except (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error):
         # A header that breaks here breaks decoding too, and that tells the client why.
         pass
     upright = decode_image(data, max_pixels=max_pixels, field="picture")

@@ -128,8 +128,11 @@ class RequestLife:
                 return await self._run_on(llm, request)
             except LlmLost as loss:
                 self._note_loss(llm, loss)
+        if isinstance(self._last_loss, Overloaded):
+            raise self._last_loss  # nobody was lost: all of them are full
         raise Unavailable(
-            f"{MAX_GENERATIONS} LLM replicas were lost; the last one said: {self._last_loss}"
+            f"{MAX_GENERATIONS} LLM replicas were lost; the last one said: {self._last_loss}",
+            retry_after_s=1.0,
         )
 
     async def _run_on(self, llm: LlmReplica, request: SequenceRequest) -> SequenceFinished:
