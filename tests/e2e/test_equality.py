@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.e2e.line import Line
 
 NUM_TOKENS = 8
+NUM_TOKENS_TIGHT = 40
 NUM_IMAGES = (2, 0, 8, 1, 3, 0, 5, 4)
 
 # Memory that does not hold the requests that may run at once: sequences are preempted, and the
@@ -35,17 +36,19 @@ def questions(start: int) -> list[tuple[list[dict[str, Any]], list[Any]]]:
     return made
 
 
-async def ask_all(line: Line, start: int) -> list[list[int]]:
-    """All questions, a new one as soon as the router has taken the one before."""
+async def ask_all(
+    line: Line, start: int, *, num_tokens: int = NUM_TOKENS, turns_apart: int = 20
+) -> list[list[int]]:
+    """All questions, each some turns of the loop (not of the clock) after the one before."""
 
-    async def ask(number: int, messages: list[dict[str, Any]], images: list[Any]) -> list[int]:
-        for _ in range(number):  # staggered by turns of the loop, not by the clock
+    async def ask(turns: int, messages: list[dict[str, Any]], images: list[Any]) -> list[int]:
+        for _ in range(turns):
             await asyncio.sleep(0)
-        return (await line.ask(messages, images, NUM_TOKENS)).token_ids
+        return (await line.ask(messages, images, num_tokens)).token_ids
 
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(ask(number * 20, messages, images))
+            group.create_task(ask(number * turns_apart, messages, images))
             for number, (messages, images) in enumerate(questions(start))
         ]
     return [task.result() for task in tasks]
@@ -73,7 +76,8 @@ async def test_served_tokens_are_equal_when_memory_is_tight(
     monkeypatch.setattr("redserve_llm.replica.SchedulerConfig", careless)
     path = tiny_checkpoint(family, checkpoints)
     expected = [
-        reference_generate(path, messages, images, NUM_TOKENS) for messages, images in questions(70)
+        reference_generate(path, messages, images, NUM_TOKENS_TIGHT)
+        for messages, images in questions(70)
     ]
     async with running_line(path) as probe:
         longest = max(
@@ -83,9 +87,10 @@ async def test_served_tokens_are_equal_when_memory_is_tight(
             ]
         )
         block_bytes = KV_CACHE_BYTES // probe.engine.scheduler.stats().blocks_total
-    num_blocks = -(-(longest + NUM_TOKENS) // 16)
+    num_blocks = -(-(longest + NUM_TOKENS_TIGHT) // 16)
     engine = {**TIGHT, "kv_cache_bytes": num_blocks * block_bytes}
     async with running_line(path, engine=engine) as line:
-        assert await ask_all(line, 70) == expected
+        answers = await ask_all(line, 70, num_tokens=NUM_TOKENS_TIGHT, turns_apart=0)
+        assert answers == expected
         assert line.engine.scheduler.stats().preemptions_total > 0
         line.assert_nothing_is_left()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -33,5 +35,7 @@ def test_cpu_memory_is_plausible() -> None:
     assert 0 < free_bytes(device) <= total_bytes(device)
     before = free_bytes(device)
     block = torch.ones(64 * 2**20)  # 256 MiB, touched
-    assert before - free_bytes(device) > 128 * 2**20
+    end_s = time.monotonic() + 10.0
+    while before - free_bytes(device) <= 128 * 2**20:  # the kernel brings its figures up to date
+        assert time.monotonic() < end_s
     del block

@@ -1,0 +1,9 @@
+"""What every test relies on."""
+
+from __future__ import annotations
+
+import signal
+
+# A shell starts background jobs with SIGINT ignored, and the processes that we start would inherit
+# that: Ctrl-C tests would wait for ever. A handler of ours is not inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
