@@ -65,6 +65,15 @@ def add_bytes_service(servicer: BytesService, server: grpc.aio.Server) -> None:
 KINDS = ("one_one", "one_many", "many_one", "many_many", "write_many")
 
 
+async def last_of(stream: Any) -> bytes:
+    """The last piece; whoever leaves before ends the call, which nothing else does in time."""
+    try:
+        pieces: list[bytes] = [piece async for piece in stream]
+        return pieces[-1]
+    finally:
+        stream.cancel()
+
+
 async def call(channel: grpc.aio.Channel, kind: str, request: bytes = b"x") -> bytes:
     """The last answer of one call."""
     opened: Any = channel  # typed by protobuf messages, and these are plain bytes
@@ -76,10 +85,10 @@ async def call(channel: grpc.aio.Channel, kind: str, request: bytes = b"x") -> b
         answer = await opened.stream_unary(path)(iter([request]), timeout=5)
     elif kind == "many_many":
         stream = opened.stream_stream(path)(iter([request]), timeout=5)
-        answer = [piece async for piece in stream][-1]
+        answer = await last_of(stream)
     else:
         stream = opened.unary_stream(path)(request, timeout=5)
-        answer = [piece async for piece in stream][-1]
+        answer = await last_of(stream)
     return answer
 
 
