@@ -28,7 +28,7 @@ demo: setup ## Start the services, ask about pictures by gRPC and OpenAI client,
 	@$(BIN)/python examples/demo.py
 
 test: setup ## All tests that need no GPU and no cluster
-	@$(BIN)/python -m pytest -m "not gpu"
+	@$(BIN)/python -m pytest -m "not gpu and not cluster and not node"
 
 test-gpu: setup ## Tests that need a CUDA device
 	@$(BIN)/python -m pytest -m gpu

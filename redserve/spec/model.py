@@ -76,8 +76,9 @@ class ModelSpec(Spec):
     uri: str = Field(
         min_length=6,
         max_length=1024,
-        description="hf://organisation/name, file:///folder, file://folder beside the manifest, "
-        "s3://bucket/path, gs://bucket/path, oci://image or pvc://claim/path.",
+        description="hf://organisation/name, file:///folder, file://folder (beside the manifest "
+        "under `redserve up`, in /models of the container in a cluster), pvc://claim/path, "
+        "s3://bucket/path, gs://bucket/path or oci://image.",
     )
     revision: str | None = Field(
         default=None,

@@ -26,9 +26,10 @@ class Metadata(Spec):
     name: str = Field(
         min_length=1,
         max_length=40,
-        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-        description="Name of the service: lower-case letters, digits and '-'. Names of what is "
-        "made for it are derived from it.",
+        # A Kubernetes Service has this name, and those start with a letter (RFC 1035).
+        pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
+        description="Name of the service: lower-case letters, digits and '-', a letter first. "
+        "Names of what is made for it are derived from it.",
     )
     namespace: str | None = Field(
         default=None, min_length=1, max_length=63, description="Namespace in the cluster."
@@ -47,6 +48,12 @@ class EngineSpec(Spec):
     name: Literal["Builtin", "VLLM", "SGLang"] = Field(default="Builtin", description="The engine.")
 
 
+class SecretName(Spec):
+    """A Secret in the service's namespace."""
+
+    name: str = Field(min_length=1, max_length=253, description="Name of the Secret.")
+
+
 class RedServiceSpec(Spec):
     """Everything about a service."""
 
@@ -55,6 +62,11 @@ class RedServiceSpec(Spec):
             "no two slos may have the same name",
             lambda self: unique_by(lambda slo: slo.name, self.slos),
             field="slos",
+        ),
+        Rule(
+            "no two imagePullSecrets may have the same name",
+            lambda self: unique_by(lambda secret: secret.name, self.image_pull_secrets),
+            field="imagePullSecrets",
         ),
     )
 
@@ -73,8 +85,14 @@ class RedServiceSpec(Spec):
     network_policy: Switch = Field(
         default="Enabled", description="Let only those who need it reach the pods."
     )
+    image_pull_secrets: Annotated[tuple[SecretName, ...], Lax] = Field(
+        default=(), max_length=16, description="Secrets that container images are pulled with."
+    )
     service_account_name: str | None = Field(
-        default=None, min_length=1, max_length=253, description="ServiceAccount of the pods."
+        default=None,
+        min_length=1,
+        max_length=253,
+        description="ServiceAccount of all pods; made for the service if not set.",
     )
     reconcile: Literal["Active", "Paused", "Stopped"] = Field(
         default="Active",

@@ -24,6 +24,9 @@ Device = Literal["auto", "cpu", "cuda"] | str
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 TransportKind = Literal["grpc", "inproc"]
 
+SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""Where a pod finds its token, its namespace and the API server's certificate authority."""
+
 MIB = 1024 * 1024
 
 
@@ -168,6 +171,13 @@ class RouterSettings(ProcessSettings):
         http_host, http_port: Where the OpenAI-compatible HTTP server listens.
         http_enabled: Whether it listens at all.
         encoder_addresses, llm_addresses: host:port of the replicas.
+        encoder_service, llm_service: Headless Services of this router's revision, in
+            `service_namespace`: the replicas are then the endpoints of their EndpointSlices, and
+            the addresses above are not used.
+        service_namespace: Namespace of these Services.
+        encoders_required: Whether the router is ready only while an encoder serves, also before
+            the first one is known.
+        service_account_dir: Token and certificate authority for the API server.
         request_timeout_s: Deadline of a request that brings none, seconds.
         max_inflight_requests: Requests in flight before new ones are refused.
         max_images: Most images of one request.
@@ -192,6 +202,11 @@ class RouterSettings(ProcessSettings):
     http_enabled: bool = True
     encoder_addresses: tuple[str, ...] = ()
     llm_addresses: tuple[str, ...] = ()
+    encoder_service: str = ""
+    llm_service: str = ""
+    service_namespace: str = ""
+    encoders_required: bool = False
+    service_account_dir: str = SERVICE_ACCOUNT_DIR
     request_timeout_s: float = Field(300.0, gt=0)
     max_inflight_requests: int = Field(1024, ge=1)
     max_images: int = Field(32, ge=0)
@@ -205,6 +220,89 @@ class RouterSettings(ProcessSettings):
     num_timelines: int = Field(256, ge=1)
     encoder_grace_s: float = Field(60.0, ge=0)
     llm_grace_s: float = Field(0.0, ge=0)
+
+
+class OperatorSettings(Settings):
+    """Settings of the Kubernetes operator.
+
+    Attributes:
+        identity: Name among the operators that compete for the Lease; the pod's name.
+        namespace: Where the operator itself runs and keeps its Lease.
+        watch_namespaces: Namespaces that it serves; empty serves all of them.
+        router_image, encoder_image, llm_image: What pods run where a manifest names no image.
+        image_pull_policy: Of all pods; empty leaves Kubernetes' default.
+        image_pull_secrets: Secrets that every pod pulls images with, beside the manifest's own.
+        kubeconfig: How to reach the API server; empty takes the pod's ServiceAccount.
+        service_account_dir: Token and certificate authority for the API server.
+        leader_election: Whether to wait for the Lease before writing anything.
+        lease_duration_s: How long a Lease lasts that is not renewed, seconds.
+        lease_renew_s: Time between two renewals, seconds.
+        num_workers: Services that are reconciled at once.
+        debounce_s: How long changes of one service are gathered before it is reconciled, seconds.
+        resync_s: Time after which a service is looked at although nothing was seen to change.
+        request_timeout_s: Longest call of the API server, seconds.
+        stuck_after_s: Liveness fails when a service has waited this long for a worker, seconds.
+        http_host, http_port: Where probes and `/metrics` listen.
+        log_level, log_format: As for the services.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="REDSERVE_OPERATOR_", frozen=True, extra="ignore")
+
+    identity: str = ""
+    namespace: str = "redserve-system"
+    watch_namespaces: tuple[str, ...] = ()
+    router_image: str = "redserve/redserve-router:latest"
+    encoder_image: str = "redserve/redserve-encoder:latest"
+    llm_image: str = "redserve/redserve-llm:latest"
+    image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = ""
+    image_pull_secrets: tuple[str, ...] = ()
+    kubeconfig: str = ""
+    service_account_dir: str = SERVICE_ACCOUNT_DIR
+    leader_election: bool = True
+    lease_duration_s: float = Field(15.0, gt=0)
+    lease_renew_s: float = Field(5.0, gt=0)
+    num_workers: int = Field(8, ge=1)
+    debounce_s: float = Field(0.3, ge=0)
+    resync_s: float = Field(600.0, gt=0)
+    request_timeout_s: float = Field(30.0, gt=0)
+    stuck_after_s: float = Field(300.0, gt=0)
+    http_host: str = "0.0.0.0"
+    http_port: int = Field(8080, ge=0, le=65535)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "json"
+
+
+class FetchSettings(Settings):
+    """Settings of the model loader: a Job, or the init container of a pod.
+
+    Attributes:
+        model_uri: `hf://organisation/name`.
+        model_revision: Commit, tag or branch.
+        cache_dir: Where the snapshot goes; the same as the services' `model_cache_dir`.
+        weights: Whether weights are wanted; a router reads none.
+        report_file: Where the resolved commit is written for the operator (Kubernetes' termination
+            message); empty writes none.
+        log_level, log_format: As for the services.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="REDSERVE_FETCH_", frozen=True, extra="ignore")
+
+    model_uri: str = ""
+    model_revision: str = ""
+    cache_dir: str = ""
+    weights: bool = True
+    report_file: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "json"
+
+
+def kubernetes_api() -> str | None:
+    """https://host:port of the API server as a pod is told it; None outside of a cluster."""
+    host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
+    port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        return None
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 def base_environment(overrides: Mapping[str, str]) -> dict[str, str]:

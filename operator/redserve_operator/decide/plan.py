@@ -1,0 +1,76 @@
+"""What the operator is to do, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from redserve.cluster.facts import Manifest
+    from redserve_operator.decide.observed import ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Server-side apply with force: fields in it are ours from now on, ours not in it are dropped.
+
+    Attributes:
+        manifest: The whole of what this manager wants of the object.
+        manager: Field manager.
+        why: For logs and metrics: "created", "changed", "healed", "scaled", ...
+    """
+
+    manifest: Manifest
+    manager: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """POST under a manager; nothing happens when it exists. For values that others then own."""
+
+    manifest: Manifest
+    manager: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Background deletion, if it still has this uid."""
+
+    key: ObjectKey
+    uid: str
+    why: str
+
+
+Action = Apply | Create | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes Event on the RedService, for an edge of its state."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now.
+
+    Attributes:
+        actions: In order; the first that fails ends the round, which is tried again.
+        status: The whole of `.status`, to be applied when it differs from what is stored.
+        events: Told after the status has been written, so that a crash in between tells them again
+            rather than never.
+        probe: Pods to send to the API server in a dry run first. When not empty nothing else is to
+            be done: `reconcile` is called again with the result.
+        requeue_after_s: Look again after this time even if nothing changes; None waits for changes.
+    """
+
+    actions: tuple[Action, ...] = ()
+    status: Manifest | None = None
+    events: tuple[Event, ...] = ()
+    probe: tuple[Manifest, ...] = ()
+    requeue_after_s: float | None = None
