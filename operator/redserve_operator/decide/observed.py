@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from redserve.cluster.facts import Manifest
     from redserve.spec.placement import Role
@@ -37,6 +38,10 @@ class PodFacts:
         problem: Why it is not ready.
         message: The scheduler's, kubelet's or process' own sentence about the problem.
         num_restarts: Of the serving container.
+        changed: When its condition Ready last changed, else when it was created; an aware time.
+            Progress of a rollout is told from it. None: not known.
+        group: Name of the replica that it is part of, for pods of a LeaderWorkerSet (label
+            `leaderworkerset.sigs.k8s.io/group-key`); empty when the pod is a replica by itself.
     """
 
     name: str
@@ -47,11 +52,34 @@ class PodFacts:
     problem: PodProblem = ""
     message: str = ""
     num_restarts: int = 0
+    changed: datetime | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderFacts:
+    """The newest pod of a loader Job.
+
+    Attributes:
+        job: Name of the Job.
+        report: Termination message of its container, stripped: the resolved commit when it
+            succeeded (empty: there are no commits), why not when it failed.
+        problem: Why the pod does not run, as for `PodFacts`.
+        message: The scheduler's or kubelet's own sentence about the problem.
+    """
+
+    job: str
+    report: str = ""
+    problem: PodProblem = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
     """What the API server said to the pods of a revision in a dry run.
+
+    Whoever holds it forgets it after a minute: a refusal may have been mended in the cluster (a
+    quota, a priority class) without a change of the manifest.
 
     Attributes:
         revision: Which.
@@ -66,14 +94,20 @@ class Probed:
 class Observed:
     """A snapshot; caches may be a little behind the API server.
 
+    Objects are at least as new as the API server's answers to this operator's own writes: a size
+    that was just lowered must not be seen as it was before. Pods may lag behind that.
+
     Attributes:
         resource: The RedService as the API server has it, status included.
-        children: Everything else that carries the service's label, except pods.
-        pods: Its pods.
-        probed: Result of the last dry run, if there was one.
+        children: Everything else that carries the service's label, except pods, whole: with
+            managedFields, ownerReferences and status.
+        pods: Its pods that carry a pool and a revision.
+        probed: Result of the last dry run, if there was one within the last minute.
+        loaders: The loader Jobs' pods, one entry for each Job that has a pod.
     """
 
     resource: Manifest
     children: Mapping[ObjectKey, Manifest] = field(default_factory=dict)
     pods: tuple[PodFacts, ...] = ()
     probed: Probed | None = None
+    loaders: tuple[LoaderFacts, ...] = ()

@@ -35,6 +35,21 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
+class ApplyStatus:
+    """Server-side apply with force to the status subresource of a child (a RedPool).
+
+    Attributes:
+        manifest: apiVersion, kind, name, namespace and the whole `status`; nothing else.
+        manager: Field manager.
+        why: As for `Apply`.
+    """
+
+    manifest: Manifest
+    manager: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """Background deletion, if it still has this uid."""
 
@@ -43,7 +58,7 @@ class Delete:
     why: str
 
 
-Action = Apply | Create | Delete
+Action = Apply | Create | ApplyStatus | Delete
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +76,16 @@ class Plan:
 
     Attributes:
         actions: In order; the first that fails ends the round, which is tried again.
-        status: The whole of `.status`, to be applied when it differs from what is stored.
+        status: The whole of `.status`, to be applied (manager `redserve-operator`, force); None
+            when what is stored is right already.
         events: Told after the status has been written, so that a crash in between tells them again
             rather than never.
-        probe: Pods to send to the API server in a dry run first. When not empty nothing else is to
-            be done: `reconcile` is called again with the result.
+        probe: Pods to send to the API server in a dry run (POST with dryRun=All; one for each
+            pool, told by its label) first. When not empty nothing else is to be done: `reconcile`
+            is called again with the result as `Observed.probed`, of revision `probe_revision`. A
+            dry run that fails for another reason than a refusal (429, 5xx, no connection) is an
+            error of the round, not a result.
+        probe_revision: Revision of these pods.
         requeue_after_s: Look again after this time even if nothing changes; None waits for changes.
     """
 
@@ -73,4 +93,5 @@ class Plan:
     status: Manifest | None = None
     events: tuple[Event, ...] = ()
     probe: tuple[Manifest, ...] = ()
+    probe_revision: str = ""
     requeue_after_s: float | None = None
