@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tools.docs.configuration import configuration_page
+from tools.docs.helm_values import helm_values_page
 from tools.docs.models import models_page
 from tools.docs.settings import settings_page
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/configuration.md": configuration_page,
+    "docs/reference/helm-values.md": helm_values_page,
     "docs/reference/settings.md": settings_page,
     "docs/reference/supported-models.md": models_page,
 }
