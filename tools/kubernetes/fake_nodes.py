@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from tools.kubernetes.api import STRATEGIC_PATCH, ApiError
+from tools.kubernetes.async_api import STRATEGIC_PATCH, ApiError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tools.kubernetes.api import Api, JsonObject
+    from tools.kubernetes.async_api import Api, JsonObject
 
 GPU: Final = "nvidia.com/gpu"
 LABEL: Final = "redserve.dev/fake-node"
