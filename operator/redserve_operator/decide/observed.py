@@ -104,6 +104,11 @@ class Observed:
         pods: Its pods that carry a pool and a revision.
         probed: Result of the last dry run, if there was one within the last minute.
         loaders: The loader Jobs' pods, one entry for each Job that has a pod.
+        rejected: Object -> why the API server refused the last write of it as wrong or not allowed
+            (400, 403, 422), until a write of it succeeds. To be told as Accepted=False, reason
+            `ObjectRefused`, with the object and the sentence; actions stay as if it were empty,
+            because what refused may have been mended. The round that was refused asks for a plan
+            once more with this field set, of which it writes status and events only.
     """
 
     resource: Manifest
@@ -111,3 +116,4 @@ class Observed:
     pods: tuple[PodFacts, ...] = ()
     probed: Probed | None = None
     loaders: tuple[LoaderFacts, ...] = ()
+    rejected: Mapping[ObjectKey, str] = field(default_factory=dict)
