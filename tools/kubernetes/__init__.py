@@ -1,0 +1,1 @@
+"""A real Kubernetes control plane for tests and benchmarks, built from Go modules."""
