@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from redserve.spec.settings import TransportKind
 
 Role = Literal["router", "encoder", "llm"]
 
@@ -52,6 +55,23 @@ class RouterPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class Discovery:
+    """How routers of a cluster find replicas, instead of a list of addresses.
+
+    Attributes:
+        namespace: Where the headless Services are.
+        encoder_service: That of the encoders.
+        llm_service: That of the LLM engines.
+        encoders_required: Whether a router without any encoder is not ready.
+    """
+
+    namespace: str
+    encoder_service: str
+    llm_service: str
+    encoders_required: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """Every process of a service.
 
@@ -60,13 +80,19 @@ class Placement:
         encoders: The encoders; one entry each here, one entry in all in a cluster.
         llms: The LLM engines, likewise.
         model_uri: Where processes load the checkpoint from (resolved); empty takes the manifest's.
+        model_revision: Commit that the manifest's revision stands for; empty takes its word.
         model_cache_dir: Where downloads go; empty is the hub client's own.
         log_format: What `Auto` means here.
+        transport: Data path from encoders to engines; None takes the manifest's.
+        discovery: How the router finds replicas; None gives it their addresses.
     """
 
     router: RouterPlace
     encoders: tuple[Place, ...]
     llms: tuple[Place, ...]
     model_uri: str = ""
+    model_revision: str = ""
     model_cache_dir: str = ""
     log_format: Literal["text", "json"] = "text"
+    transport: TransportKind | None = None
+    discovery: Discovery | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redserve.errors import ConfigError
 from redserve.spec.settings import (
+    SERVICE_ACCOUNT_DIR,
     EncoderSettings,
     LLMSettings,
     ProcessSettings,
@@ -69,7 +70,8 @@ def workloads_for(service: RedService, placement: Placement) -> list[Workload]:
     """Every process of the service: encoders, LLM engines, router.
 
     Raises:
-        ConfigError: `spec.transport.type` cannot be served by this release.
+        ConfigError: `spec.transport.type` cannot be served by this release, and `placement` names
+            no other data path.
     """
     spec = service.spec
     return [
@@ -96,7 +98,7 @@ def encoder_settings(service: RedService, placement: Placement, place: Place) ->
     spec = service.spec.encoder
     return EncoderSettings(
         **_process(service, placement, place, spec),
-        **_compute(service, place, spec),
+        **_compute(service, placement, place, spec),
         batch_rows=spec.batch_rows,
         batch_rows_idle=spec.idle_batch_rows,
         pool_bytes=spec.pool_size.num_bytes,
@@ -112,7 +114,7 @@ def llm_settings(service: RedService, placement: Placement, place: Place) -> LLM
     spec = service.spec.llm
     return LLMSettings(
         **_process(service, placement, place, spec),
-        **_compute(service, place, spec),
+        **_compute(service, placement, place, spec),
         token_budget=spec.token_budget,
         tpot_target_ms=float(spec.tpot_target_milliseconds or 0),
         block_size=spec.block_size,
@@ -131,14 +133,20 @@ def llm_settings(service: RedService, placement: Placement, place: Place) -> LLM
 def router_settings(service: RedService, placement: Placement) -> RouterSettings:
     """What the router reads."""
     spec, media = service.spec.router, service.spec.router.media
+    found = placement.discovery
     return RouterSettings(
         **_process(service, placement, placement.router.place, spec),
         model_name=service.model_name,
         http_host=placement.router.http_host,
         http_port=placement.router.http_port,
         http_enabled=spec.open_ai == "Enabled",
-        encoder_addresses=tuple(place.address for place in placement.encoders),
-        llm_addresses=tuple(place.address for place in placement.llms),
+        encoder_addresses=() if found else tuple(place.address for place in placement.encoders),
+        llm_addresses=() if found else tuple(place.address for place in placement.llms),
+        encoder_service=found.encoder_service if found else "",
+        llm_service=found.llm_service if found else "",
+        service_namespace=found.namespace if found else "",
+        encoders_required=found.encoders_required if found else False,
+        service_account_dir=SERVICE_ACCOUNT_DIR,
         request_timeout_s=float(spec.request_timeout_seconds),
         max_inflight_requests=spec.max_inflight_requests,
         max_images=media.max_images,
@@ -182,7 +190,7 @@ def _process(
         "name": place.name,
         "service": service.name,
         "model_uri": placement.model_uri or model.uri,
-        "model_revision": model.revision or "",
+        "model_revision": placement.model_revision or model.revision or "",
         "model_cache_dir": placement.model_cache_dir,
         "grpc_host": place.grpc_host,
         "grpc_port": place.grpc_port,
@@ -195,11 +203,13 @@ def _process(
     }
 
 
-def _compute(service: RedService, place: Place, pool: EncoderSpec | LLMSpec) -> dict[str, Any]:
+def _compute(
+    service: RedService, placement: Placement, place: Place, pool: EncoderSpec | LLMSpec
+) -> dict[str, Any]:
     return {
         "device": place.device or pool.device.lower(),
         "dtype": service.spec.model.dtype.lower(),
-        "transport": _transport_kind(service.spec.transport),
+        "transport": placement.transport or _transport_kind(service.spec.transport),
     }
 
 
