@@ -19,11 +19,10 @@ from redserve.local.ports import LOOPBACK, free_ports
 from tools.kubernetes.async_api import ApiError
 from tools.kubernetes.certificates import CertificateAuthority, write_kubeconfig
 from tools.kubernetes.client import ApiClient
+from tools.kubernetes.networks import SERVICE_NETWORK
 from tools.kubernetes.processes import BackgroundProcess
 from tools.kubernetes.programs import locate
 
-SERVICE_NETWORK: Final = "10.96.0.0/16"
-POD_NETWORK: Final = "10.244.0.0/16"
 _NAMES: Final = (
     "DNS:localhost",
     "DNS:kubernetes",
