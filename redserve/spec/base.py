@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Strict, WithJsonSchema
 from pydantic import model_validator as pydantic_model_validator
@@ -12,6 +13,8 @@ from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
+
+    from pydantic.config import JsonDict
 
 Switch = Literal["Enabled", "Disabled"]
 """On or off, as a word, so that a third choice can come later."""
@@ -22,6 +25,18 @@ AutoSwitch = Literal["Auto", "Enabled", "Disabled"]
 Lax = Strict(strict=False)
 """Lets a tuple be written as a YAML list; the elements stay strict."""
 
+BY_NAME: Final[JsonDict] = {
+    "x-kubernetes-list-type": "map",
+    "x-kubernetes-list-map-keys": ["name"],
+}
+"""For a list whose elements are known by their name: the API server refuses a name twice, and
+several writers may share the list."""
+
+AS_SET: Final[JsonDict] = {"x-kubernetes-list-type": "set"}
+"""For a list of plain values that may not repeat one."""
+
+_INT_OR_PERCENT: Final = r"^([0-9]{1,4}|(100|[0-9]{1,2})%)$"
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -30,7 +45,9 @@ class Rule:
     Attributes:
         message: What is wrong and what to write instead.
         holds: The condition.
-        cel: The same condition for the API server; None where CEL cannot say it.
+        cel: The same condition for the API server. It must also stand before the defaults of the
+            struct's own structs are filled in. None where the schema says it without CEL: lists
+            that are `BY_NAME` or `AS_SET`.
         field: Where to point, relative to the struct (a camelCase path); None is the struct.
     """
 
@@ -51,6 +68,19 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel)
 
     RULES: ClassVar[tuple[Rule, ...]] = ()
+
+    @pydantic_model_validator(mode="before")
+    @classmethod
+    def _nothing_is_absent(cls, raw: object) -> object:
+        """A field without a value is as if it were not there, as for the API server."""
+        if not isinstance(raw, dict) or None not in raw.values():
+            return raw
+        optional = {
+            field.alias or name
+            for name, field in cls.model_fields.items()
+            if not field.is_required()
+        }
+        return {name: v for name, v in raw.items() if v is not None or name not in optional}
 
     @pydantic_model_validator(mode="after")
     def _keep_the_rules(self) -> Self:
@@ -78,8 +108,7 @@ def _int_or_text(raw: object) -> object:
 
 
 def _int_or_percent(text: str) -> str:
-    number = text.removesuffix("%")
-    if not number.isdecimal() or len(number) > 4:
+    if re.fullmatch(_INT_OR_PERCENT, text) is None:
         raise PydanticCustomError("int_or_percent", 'must be a number such as 1 or a share "25%"')
     return text
 
@@ -92,10 +121,19 @@ IntOrPercent = Annotated[
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": True,
+            "minimum": 0,
+            "maximum": 9999,
+            "maxLength": 4,
+            "pattern": _INT_OR_PERCENT,
         }
     ),
 ]
 """A count of pods or a share of them, kept as text."""
+
+
+def without_nothing(raw: object) -> object:
+    """A mapping without the keys that have no value; the API server drops them too."""
+    return {k: v for k, v in raw.items() if v is not None} if isinstance(raw, dict) else raw
 
 
 def unique_by(key: Callable[[Any], Hashable], values: Iterable[Any]) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from redserve.spec.base import Lax, Rule, unique_by
+from redserve.spec.base import AS_SET, Lax, Rule, unique_by
 from redserve.spec.pool import Parallelism, PoolSpec
 from redserve.spec.quantity import AtLeast, Quantity
 
@@ -35,7 +35,11 @@ class EncoderSpec(PoolSpec):
     )
 
     modalities: Annotated[tuple[Modality, ...], Lax] = Field(
-        default=("Image",), min_length=1, max_length=3, description="What requests may contain."
+        default=("Image",),
+        min_length=1,
+        max_length=3,
+        description="What requests may contain.",
+        json_schema_extra=AS_SET,
     )
     parallelism: Parallelism = Field(
         default=Parallelism(), description="How one replica is spread over devices."
@@ -54,7 +58,7 @@ class EncoderSpec(PoolSpec):
         description="Embedding rows of one batch while the LLM engine waits; small, so that "
         "prefill can start on the first picture. A batch holds at least one picture.",
     )
-    pool_size: Annotated[Quantity, AfterValidator(AtLeast("1Mi"))] = Field(
+    pool_size: Annotated[Quantity, AtLeast("1Mi")] = Field(
         default=Quantity.parse("256Mi"),
         description="Memory for embeddings that are waiting to be fetched or cached, bytes.",
     )

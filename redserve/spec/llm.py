@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from redserve.spec.base import Rule, Switch
 from redserve.spec.encoder import DeviceKind
@@ -46,7 +46,7 @@ class LLMSpec(PoolSpec):
         "requests decode so that a step stays below it. Off if not set.",
     )
     block_size: int = Field(default=16, ge=1, le=1024, description="Tokens of one KV block.")
-    kv_cache_size: Annotated[Quantity, AfterValidator(AtLeast("1Mi"))] | None = Field(
+    kv_cache_size: Annotated[Quantity, AtLeast("1Mi")] | None = Field(
         default=None, description="Memory of the KV cache, bytes; memoryPercent if not set."
     )
     memory_percent: int | None = Field(
@@ -76,7 +76,7 @@ class LLMSpec(PoolSpec):
     prefix_cache: Switch = Field(
         default="Enabled", description="Keep the KV of finished prompts for the next ones."
     )
-    arena_size: Annotated[Quantity, AfterValidator(AtLeast("1Mi"))] = Field(
+    arena_size: Annotated[Quantity, AtLeast("1Mi")] = Field(
         default=Quantity.parse("256Mi"),
         description="Memory where embeddings land before they are prefilled, bytes.",
     )

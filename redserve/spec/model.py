@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from redserve.spec.base import Rule, Spec
+from redserve.spec.patterns import DATA_KEY, OBJECT_NAME
 from redserve.spec.quantity import AtLeast, Quantity
 
 SCHEMES = ("hf", "file", "s3", "gs", "oci", "pvc")
@@ -19,15 +20,26 @@ ModelDType = Literal["Auto", "Float32", "BFloat16", "Float16"]
 class SecretKey(Spec):
     """A key of a Secret in the service's namespace."""
 
-    name: str = Field(min_length=1, max_length=253, description="Name of the Secret.")
-    key: str = Field(default="HF_TOKEN", max_length=253, description="Key in the Secret.")
+    name: str = Field(
+        min_length=1, max_length=253, pattern=OBJECT_NAME, description="Name of the Secret."
+    )
+    key: str = Field(
+        default="HF_TOKEN",
+        min_length=1,
+        max_length=253,
+        pattern=DATA_KEY,
+        description="Key in the Secret.",
+    )
 
 
 class ClaimCache(Spec):
     """A volume that holds checkpoints."""
 
     claim_name: str = Field(
-        min_length=1, max_length=253, description="Name of the PersistentVolumeClaim."
+        min_length=1,
+        max_length=253,
+        pattern=OBJECT_NAME,
+        description="Name of the PersistentVolumeClaim.",
     )
     read_only: bool = Field(
         default=False, description="Whether the pods mount it read-only; it must then be filled."
@@ -37,7 +49,7 @@ class ClaimCache(Spec):
 class EphemeralCache(Spec):
     """Scratch space of each pod that holds the checkpoint."""
 
-    size_limit: Annotated[Quantity, AfterValidator(AtLeast("1Mi"))] = Field(
+    size_limit: Annotated[Quantity, AtLeast("1Mi")] = Field(
         description="Most bytes of the scratch space."
     )
 

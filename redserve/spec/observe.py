@@ -9,8 +9,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from redserve.spec.base import AutoSwitch, Rule, Spec
+from redserve.spec.patterns import HTTP_URL, LABEL_NAME
 
-_PERCENT = r"^[0-9]{1,2}(\.[0-9]{1,3})?$"
+_PERCENT = r"^([1-9][0-9]?(\.[0-9]{1,3})?|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9]))$"  # above 0
 
 
 def _as_text(raw: object) -> object:
@@ -20,7 +21,7 @@ def _as_text(raw: object) -> object:
 
 
 def _percent(text: str) -> str:
-    if re.match(_PERCENT, text) is None or float(text) == 0:
+    if re.fullmatch(_PERCENT, text) is None:
         raise PydanticCustomError("percent", 'must be above 0 and below 100, such as 99 or "99.9"')
     return text
 
@@ -33,6 +34,9 @@ Percent = Annotated[
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": True,
+            "minimum": 1,
+            "maximum": 99,
+            "maxLength": 6,
             "pattern": _PERCENT,
         }
     ),
@@ -57,7 +61,7 @@ class ServiceLevelObjective(Spec):
     name: str = Field(
         min_length=1,
         max_length=63,
-        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        pattern=LABEL_NAME,
         description="Name in metrics and alerts.",
     )
     indicator: Literal[
@@ -83,7 +87,10 @@ class Tracing(Spec):
     """Where spans go."""
 
     otlp_endpoint: str = Field(
-        min_length=1, max_length=512, description="OTLP receiver, http(s)://host:port."
+        min_length=1,
+        max_length=512,
+        pattern=HTTP_URL,
+        description="OTLP receiver, http(s)://host:port.",
     )
     sampling_percent: int = Field(
         default=1, ge=0, le=100, description="Share of requests that are traced, percent."

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from redserve.spec.base import IntOrPercent, Lax, Rule, Spec, unique_by
-from redserve.spec.quantity import AtLeast, Quantity
+from redserve.spec.base import BY_NAME, IntOrPercent, Lax, Rule, Spec, unique_by
+from redserve.spec.patterns import ENV_NAME, LABEL_NAME, NO_NUL
+from redserve.spec.quantity import Quantity
 
 SETTINGS_PREFIX = "REDSERVE_"
 """Environment names that REDServe writes itself, from the manifest's fields."""
+
+
+_ZERO = "^0+%?$"
+
+
+def _is_zero(number: str) -> bool:
+    return re.fullmatch(_ZERO, number) is not None
 
 
 class Scaling(Spec):
@@ -46,14 +55,31 @@ class Scaling(Spec):
 class ResourceClaim(Spec):
     """A claim of dynamic resource allocation."""
 
-    name: str = Field(max_length=63, description="Name in podTemplate.spec.resourceClaims.")
+    name: str = Field(
+        min_length=1,
+        max_length=63,
+        pattern=LABEL_NAME,
+        description="Name in podTemplate.spec.resourceClaims.",
+    )
     request: str | None = Field(
-        default=None, max_length=63, description="One request of the claim; all if not set."
+        default=None,
+        min_length=1,
+        max_length=63,
+        pattern=LABEL_NAME,
+        description="One request of the claim; all if not set.",
     )
 
 
 class Resources(Spec):
     """What each replica gets."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "no two claims may have the same name",
+            lambda self: unique_by(lambda claim: claim.name, self.claims),
+            field="claims",
+        ),
+    )
 
     limits: dict[str, Quantity] = Field(
         default_factory=dict,
@@ -64,7 +90,10 @@ class Resources(Spec):
         default_factory=dict, max_length=32, description="Least of each resource, by name."
     )
     claims: Annotated[tuple[ResourceClaim, ...], Lax] = Field(
-        default=(), max_length=16, description="Claims of dynamic resource allocation."
+        default=(),
+        max_length=16,
+        description="Claims of dynamic resource allocation.",
+        json_schema_extra=BY_NAME,
     )
 
 
@@ -86,9 +115,9 @@ class EnvVar(Spec):
         ),
     )
 
-    name: str = Field(min_length=1, max_length=256, pattern=r"^[^=\x00]+$", description="Name.")
+    name: str = Field(min_length=1, max_length=256, pattern=ENV_NAME, description="Name.")
     value: str | None = Field(
-        default=None, max_length=32_768, pattern=r"^[^\x00]*$", description="Value; quote numbers."
+        default=None, max_length=32_768, pattern=NO_NUL, description="Value; quote numbers."
     )
     value_from: dict[str, Any] | None = Field(
         default=None, description="Where a pod takes the value from, as in Kubernetes."
@@ -97,6 +126,17 @@ class EnvVar(Spec):
 
 class Rollout(Spec):
     """How replicas are replaced."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "maxSurge and maxUnavailable must not both be 0: nothing could ever be replaced",
+            lambda self: not (_is_zero(self.max_surge) and _is_zero(self.max_unavailable)),
+            cel="!has(self.maxSurge) || !has(self.maxUnavailable) || "
+            f"!string(self.maxSurge).matches('{_ZERO}') || "
+            f"!string(self.maxUnavailable).matches('{_ZERO}')",
+            field="maxUnavailable",
+        ),
+    )
 
     max_surge: IntOrPercent = Field(default="1", description="Replicas above the wanted number.")
     max_unavailable: IntOrPercent = Field(
@@ -147,11 +187,17 @@ class PoolSpec(Spec):
     )
     scaling: Scaling | None = Field(default=None, description="Changing size.")
     image: str | None = Field(
-        default=None, max_length=512, description="Container image; the release's own if not set."
+        default=None,
+        min_length=1,
+        max_length=512,
+        description="Container image; the release's own if not set.",
     )
     resources: Resources = Field(default=Resources(), description="What each replica gets.")
     env: Annotated[tuple[EnvVar, ...], Lax] = Field(
-        default=(), max_length=128, description="Environment of the serving container."
+        default=(),
+        max_length=128,
+        description="Environment of the serving container.",
+        json_schema_extra=BY_NAME,
     )
     extra_args: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Lax] = Field(
         default=(),
@@ -162,7 +208,7 @@ class PoolSpec(Spec):
     disruption: Disruption = Field(
         default=Disruption(), description="How many replicas maintenance may take away."
     )
-    shared_memory_size: Annotated[Quantity, AfterValidator(AtLeast("0"))] | None = Field(
+    shared_memory_size: Quantity | None = Field(
         default=None, description="tmpfs at /dev/shm, bytes; 0 disables it."
     )
     pod_template: dict[str, Any] | None = Field(

@@ -13,17 +13,13 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
 
-PATTERN: Final = (
-    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
-    r"(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
-)
-"""What the API server accepts as a quantity."""
+PATTERN: Final = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
+"""Quantities as Kubernetes writes them, without a sign."""
+MAX_CHARACTERS: Final = 32
+MAX_INTEGER: Final = 2**53
+"""Largest quantity that may be written without quotes: the API server's bounds are floats."""
 
-_SHAPE: Final = re.compile(
-    r"(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
-    r"(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?"
-)
-_MAX_CHARACTERS: Final = 32
+_SHAPE: Final = re.compile(PATTERN.removeprefix("^").removesuffix("$"))
 _SCALES: Final = {
     "": Fraction(1),
     **{f"{letter}i": Fraction(1024**n) for n, letter in enumerate("KMGTPE", start=1)},
@@ -51,12 +47,12 @@ class Quantity:
         Raises:
             ValueError: It is none, or it is negative; the message says what to write.
         """
-        text = str(raw).strip()
-        match = _SHAPE.fullmatch(text) if len(text) <= _MAX_CHARACTERS else None
-        if match is None or isinstance(raw, bool):
+        text = str(raw)
+        match = _SHAPE.fullmatch(text) if len(text) <= MAX_CHARACTERS else None
+        if match is None or isinstance(raw, bool) or (raw != text and int(raw) > MAX_INTEGER):
             raise ValueError(f"{raw!r} is no quantity: write a number and a unit, such as 512Mi")
-        suffix = match["suffix"] or ""
-        number = Fraction(match["number"])
+        suffix = match[3] or ""
+        number = Fraction(match[1].removesuffix("."))
         known = _SCALES.get(suffix)
         scale = Fraction(10) ** int(suffix[1:]) if known is None else known
         return cls(text, number * scale)
@@ -94,13 +90,16 @@ class Quantity:
         return {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "x-kubernetes-int-or-string": True,
+            "minimum": 0,
+            "maximum": MAX_INTEGER,
+            "maxLength": MAX_CHARACTERS,
             "pattern": PATTERN,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class AtLeast:
-    """Bound for a pydantic field: the quantity must not be smaller than `minimum`."""
+    """Bound for a pydantic field, `Annotated[Quantity, AtLeast("1Mi")]`."""
 
     minimum: str
 
@@ -111,6 +110,29 @@ class AtLeast:
                 "quantity", f"must be at least {self.minimum}, not {quantity.text}"
             )
         return quantity
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            self, handler(source), serialization=core_schema.to_string_ser_schema()
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Carry the bound into the schema, for the CustomResourceDefinition."""
+        rule = f"{cel_quantity('self')}.compareTo(quantity('{self.minimum}')) >= 0"
+        made = handler(schema)
+        made["x-kubernetes-validations"] = [
+            {"rule": rule, "message": f"must be at least {self.minimum}"}
+        ]
+        return made
+
+
+def cel_quantity(expression: str) -> str:
+    """A CEL expression that names a quantity field, as a value that CEL can compare."""
+    return f"quantity(string({expression}))"
 
 
 def _validate(raw: object) -> Quantity:

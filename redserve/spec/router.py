@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from redserve.spec.base import Lax, Rule, Spec, Switch
+from redserve.spec.patterns import OBJECT_NAME
 from redserve.spec.pool import PoolSpec
-from redserve.spec.quantity import AtLeast, Quantity
+from redserve.spec.quantity import AtLeast, Quantity, cel_quantity
 
 _HOST = (
     "Address to listen on; 127.0.0.1 under `redserve up`, every address in a cluster if not set."
@@ -30,7 +31,10 @@ class RouterTLS(Spec):
     """Certificates of the router."""
 
     secret_name: str = Field(
-        min_length=1, max_length=253, description="Secret with tls.crt and tls.key."
+        min_length=1,
+        max_length=253,
+        pattern=OBJECT_NAME,
+        description="Secret with tls.crt and tls.key.",
     )
 
 
@@ -55,6 +59,9 @@ class MediaPolicy(Spec):
         Rule(
             "maxImageSize must not exceed maxRequestSize",
             lambda self: self.max_image_size.value <= self.max_request_size.value,
+            cel="!has(self.maxImageSize) || !has(self.maxRequestSize) || "
+            f"{cel_quantity('self.maxImageSize')}"
+            f".compareTo({cel_quantity('self.maxRequestSize')}) <= 0",
             field="maxImageSize",
         ),
         Rule(
@@ -69,13 +76,13 @@ class MediaPolicy(Spec):
     max_images: int = Field(
         default=32, ge=0, le=10_000, description="Most images of one request; 0 is text only."
     )
-    max_image_size: Annotated[Quantity, AfterValidator(AtLeast("1"))] = Field(
+    max_image_size: Annotated[Quantity, AtLeast("1")] = Field(
         default=Quantity.parse("20Mi"), description="Most bytes of one encoded image."
     )
     max_image_pixels: int = Field(
         default=64_000_000, ge=1, le=2_000_000_000, description="Most pixels of one image."
     )
-    max_request_size: Annotated[Quantity, AfterValidator(AtLeast("1"))] = Field(
+    max_request_size: Annotated[Quantity, AtLeast("1")] = Field(
         default=Quantity.parse("64Mi"), description="Most bytes of one request with its images."
     )
     url_fetch: Switch = Field(

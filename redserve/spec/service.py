@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from redserve.spec.base import Lax, Rule, Spec, Switch, unique_by
+from redserve.spec.base import BY_NAME, Lax, Rule, Spec, Switch, unique_by
 from redserve.spec.encoder import EncoderSpec
 from redserve.spec.llm import LLMSpec
 from redserve.spec.model import ModelSpec
 from redserve.spec.observe import Monitoring, ServiceLevelObjective
+from redserve.spec.patterns import OBJECT_NAME
 from redserve.spec.router import RouterSpec
 from redserve.spec.transport import TransportSpec
 
@@ -51,7 +52,9 @@ class EngineSpec(Spec):
 class SecretName(Spec):
     """A Secret in the service's namespace."""
 
-    name: str = Field(min_length=1, max_length=253, description="Name of the Secret.")
+    name: str = Field(
+        min_length=1, max_length=253, pattern=OBJECT_NAME, description="Name of the Secret."
+    )
 
 
 class RedServiceSpec(Spec):
@@ -79,19 +82,23 @@ class RedServiceSpec(Spec):
         default=TransportSpec(), description="How embeddings travel from encoders to engines."
     )
     slos: Annotated[tuple[ServiceLevelObjective, ...], Lax] = Field(
-        default=(), max_length=8, description="What is promised."
+        default=(), max_length=8, description="What is promised.", json_schema_extra=BY_NAME
     )
     monitoring: Monitoring = Field(default=Monitoring(), description="How it is watched.")
     network_policy: Switch = Field(
         default="Enabled", description="Let only those who need it reach the pods."
     )
     image_pull_secrets: Annotated[tuple[SecretName, ...], Lax] = Field(
-        default=(), max_length=16, description="Secrets that container images are pulled with."
+        default=(),
+        max_length=16,
+        description="Secrets that container images are pulled with.",
+        json_schema_extra=BY_NAME,
     )
     service_account_name: str | None = Field(
         default=None,
         min_length=1,
         max_length=253,
+        pattern=OBJECT_NAME,
         description="ServiceAccount of all pods; made for the service if not set.",
     )
     reconcile: Literal["Active", "Paused", "Stopped"] = Field(

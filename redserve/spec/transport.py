@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from redserve.spec.base import Rule, Spec
+from redserve.spec.patterns import QUALIFIED_NAME
 
 TransportType = Literal["Auto", "RDMA", "TCP", "GRPC", "InProcess"]
 
@@ -17,6 +18,7 @@ class Rdma(Spec):
     resource_name: str = Field(
         min_length=1,
         max_length=317,
+        pattern=QUALIFIED_NAME,
         description="Extended resource that stands for a device, for example rdma/ib.",
     )
     count: int = Field(default=1, ge=1, le=16, description="Devices of each pod.")
@@ -31,7 +33,10 @@ class TransportPlacement(Spec):
     """Keeps encoders and engines close."""
 
     topology_key: str = Field(
-        min_length=1, max_length=317, description="Node label whose values count as close."
+        min_length=1,
+        max_length=317,
+        pattern=QUALIFIED_NAME,
+        description="Node label whose values count as close.",
     )
     mode: Literal["Preferred", "Required"] = Field(
         default="Preferred", description="Whether pods wait for a close node."

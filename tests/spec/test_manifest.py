@@ -34,7 +34,7 @@ CASES: list[tuple[str, str, str, int, int, str, str]] = [
     ("unknown field, other case", "    tokenBudget", "    tokenbudget", 11, 5,
      "spec.llm.tokenbudget", "did you mean tokenBudget?"),
     ("unknown field, nothing close", "  llm:", "  zzz: 1\n  llm:", 10, 3, "spec.zzz",
-     "choose from encoder, engine, llm, model,"),
+     "choose from encoder, engine, imagePullSecrets, llm, model,"),
     ("unknown field at the top", "kind: RedService", "kind: RedService\nsepc: {}", 3, 1, "sepc",
      "did you mean spec?"),
     ("wrong type", "replicas: 2", "replicas: two", 9, 15, "spec.encoder.replicas",

@@ -6,7 +6,7 @@ import types
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Le, MaxLen
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import WithJsonSchema
 from pydantic_core import PydanticUndefined
 
 from redserve.spec.base import Spec
@@ -169,8 +169,8 @@ def _bounds(metadata: list[Any], unit: str = "characters") -> str:
             low = str(bound.ge)
         elif isinstance(bound, Le):
             high = str(bound.le)
-        elif isinstance(bound, AfterValidator) and isinstance(bound.func, AtLeast):
-            low = bound.func.minimum
+        elif isinstance(bound, AtLeast):
+            low = bound.minimum
         elif isinstance(bound, MaxLen):
             return f", at most {bound.max_length} {unit}"
     if low and high:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tools.docs.configuration import configuration_page
+from tools.docs.crds import redpool_definition, redservice_definition
 from tools.docs.helm_values import helm_values_page
 from tools.docs.models import models_page
 from tools.docs.settings import settings_page
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/configuration.md": configuration_page,
+    "helm/redserve/files/crds/redpools.yaml": redpool_definition,
+    "helm/redserve/files/crds/redservices.yaml": redservice_definition,
     "docs/reference/helm-values.md": helm_values_page,
     "docs/reference/settings.md": settings_page,
     "docs/reference/supported-models.md": models_page,
