@@ -1,0 +1,138 @@
+"""Whether an object in the API server still is what we want: a comparison of our fields only.
+
+What others add beside our fields is theirs: defaults, another entry of a list that is keyed by a
+name, a status. What they add *inside* a value that Kubernetes treats as one (a selector, the rules
+of a Role, the peers of a NetworkPolicy) changes our value, and counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from redserve.spec.quantity import Quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_LIST_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "claims": ("name",),
+    "conditions": ("type",),
+    "containers": ("name",),
+    "env": ("name",),
+    "ephemeralContainers": ("name",),
+    "hostAliases": ("ip",),
+    "imagePullSecrets": ("name",),
+    "initContainers": ("name",),
+    "ownerReferences": ("uid",),
+    "resourceClaims": ("name",),
+    "schedulingGates": ("name",),
+    "secrets": ("name",),
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
+    "volumeDevices": ("devicePath",),
+    "volumeMounts": ("mountPath",),
+    "volumes": ("name",),
+}
+"""Lists that Kubernetes merges by these keys; all others are one value.
+
+`topologySpreadConstraints` may repeat a key pair in a template: then it is compared as one value.
+"""
+_PORT_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "containers": ("containerPort", "protocol"),
+    "initContainers": ("containerPort", "protocol"),
+    "spec": ("port", "protocol"),  # of a Service
+}
+"""Keys of `ports` by the field that holds it; those of a NetworkPolicy are one value."""
+_KEY_DEFAULTS: Final[Mapping[str, str]] = {"protocol": "TCP"}
+_WHOLE_MAPS: Final = frozenset(
+    {"matchLabels", "namespaceSelector", "nodeSelector", "podSelector", "selector"}
+)
+"""Maps that Kubernetes treats as one value: a foreign key in them is a change of ours."""
+_AMOUNT_MAPS: Final = frozenset({"capacity", "hard", "limits", "overhead", "requests"})
+_AMOUNTS: Final = frozenset({"divisor", "sizeLimit"})
+
+
+def drifted(desired: Mapping[str, Any], observed: Mapping[str, Any]) -> bool:
+    """Whether some field that we want is missing or has another value.
+
+    Absent and empty are the same: the API server drops empty lists, maps and texts as it pleases.
+    """
+    return _differs(desired, observed, ())
+
+
+def _differs(want: Any, have: Any, path: tuple[str, ...]) -> bool:
+    if _is_empty(want) and _is_empty(have):
+        return False
+    if isinstance(want, dict):
+        return not isinstance(have, dict) or _maps_differ(want, have, path)
+    if isinstance(want, (list, tuple)):
+        return not isinstance(have, (list, tuple)) or _lists_differ(want, have, path)
+    return not _same_scalar(want, have, path)
+
+
+def _maps_differ(want: Mapping[str, Any], have: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    if path and path[-1] in _WHOLE_MAPS:
+        foreign = (key for key in have if key not in want)
+        if any(not _is_empty(have[key]) for key in foreign):
+            return True
+    return any(_differs(value, have.get(key), (*path, key)) for key, value in want.items())
+
+
+def _lists_differ(want: Sequence[Any], have: Sequence[Any], path: tuple[str, ...]) -> bool:
+    keys = _keys_of(path)
+    if keys:
+        wanted, there = _by_key(want, keys), _by_key(have, keys)
+        if wanted is not None and there is not None:
+            return any(_differs(one, there.get(key), path) for key, one in wanted.items())
+    return len(want) != len(have) or any(
+        _differs(one, other, path) for one, other in zip(want, have, strict=True)
+    )
+
+
+def _keys_of(path: tuple[str, ...]) -> tuple[str, ...]:
+    if path[-1] == "ports" and len(path) > 1:
+        return _PORT_KEYS.get(path[-2], ())
+    return _LIST_KEYS.get(path[-1], ())
+
+
+def _by_key(
+    entries: Sequence[Any], keys: tuple[str, ...]
+) -> dict[tuple[Any, ...], Mapping[str, Any]] | None:
+    """The entries by their keys; None when one has none or two have the same."""
+    found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for entry in entries:
+        if not isinstance(entry, dict):
+            return None
+        key = tuple(entry.get(name, _KEY_DEFAULTS.get(name)) for name in keys)
+        if None in key or key in found:
+            return None
+        found[key] = entry
+    return found
+
+
+def _same_scalar(want: Any, have: Any, path: tuple[str, ...]) -> bool:
+    if isinstance(want, bool) or isinstance(have, bool):
+        return want is have
+    if want == have:
+        return True
+    if want is None or have is None or isinstance(have, (dict, list)):
+        return False
+    if _is_amount(path):
+        return _same_amount(want, have)
+    # Int-or-string fields: a port, maxUnavailable. Two texts are never "almost the same".
+    return isinstance(want, int) != isinstance(have, int) and str(want) == str(have)
+
+
+def _is_amount(path: tuple[str, ...]) -> bool:
+    return path[-1] in _AMOUNTS or (len(path) > 1 and path[-2] in _AMOUNT_MAPS)
+
+
+def _same_amount(want: Any, have: Any) -> bool:
+    try:
+        return Quantity.parse(str(want)).value == Quantity.parse(str(have)).value
+    except ValueError:
+        return False
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether leaving it out says the same, for the API server."""
+    return value is None or value in ({}, [], (), "") or (value == 0 and value is not True)
