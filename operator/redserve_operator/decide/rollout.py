@@ -162,7 +162,7 @@ class _Step:
 
     def shrink_old(self) -> None:
         """Stop what may be stopped of old revisions, the least useful ones first."""
-        for pool in (_ROUTER, *_WORKERS):
+        for pool in (*_WORKERS, _ROUTER):
             for revision in self._old:
                 while self._may_stop(pool, revision):
                     self.targets[pool][revision] -= 1
@@ -171,9 +171,7 @@ class _Step:
         """Start what there is room for; where no worker can start, make room for one."""
         for pool in _WORKERS:
             self._grow(pool, self._update, self._goals[pool].desired)
-        blocked = any(
-            self._goals[pool].desired and not self._target(pool, self._update) for pool in _WORKERS
-        )
+        blocked = any(self._is_blocked(pool) for pool in _WORKERS)
         rivals = [one for one in self._old if self._target(_ROUTER, one)]
         if blocked and len(rivals) > 1:
             self.targets[_ROUTER][self._update] = self._kept(_ROUTER, self._update)
@@ -220,13 +218,20 @@ class _Step:
         if not all(goal.desired for goal in self._goals.values()):
             return True  # the service is not to serve: no new router will ever be ready
         if self._target(pool, revision) == 1 and not self._goals[pool].may_be_empty:
-            return False
+            alone = not any(self._has_routers(one) for one in self._old[:-1])
+            return alone and any(self._is_blocked(one) for one in _WORKERS)
         return self._is_in_the_way(pool)
 
     def _is_in_the_way(self, pool: Role) -> bool:
         """Whether the new revision could not reach its size beside the old ones."""
         old = sum(self._target(pool, one) for one in self._old)
         return old > self._goals[pool].surge
+
+    def _is_blocked(self, pool: Role) -> bool:
+        """Whether old revisions leave no room for even one of the new one."""
+        goal = self._goals[pool]
+        old = sum(self._target(pool, one) for one in self._old)
+        return 0 < goal.desired <= old - goal.surge and not self._target(pool, self._update)
 
     def _is_held(self, pool: Role, revision: str) -> bool:
         """Whether the last worker has to wait for routers of its revision."""
