@@ -174,10 +174,13 @@ class RouterSettings(ProcessSettings):
         encoder_service, llm_service: Headless Services of this router's revision, in
             `service_namespace`: the replicas are then the endpoints of their EndpointSlices, and
             the addresses above are not used.
-        service_namespace: Namespace of these Services.
+        service_namespace: Namespace of these Services; the pod's own when empty.
         encoders_required: Whether the router is ready only while an encoder serves, also before
             the first one is known.
         service_account_dir: Token and certificate authority for the API server.
+        max_connection_age_s: After about this time gRPC clients are asked to connect anew, so that
+            those who stay for long learn of new routers, seconds; running streams end undisturbed
+            on the old connection. 0 never asks.
         request_timeout_s: Deadline of a request that brings none, seconds.
         max_inflight_requests: Requests in flight before new ones are refused.
         max_images: Most images of one request.
@@ -207,6 +210,7 @@ class RouterSettings(ProcessSettings):
     service_namespace: str = ""
     encoders_required: bool = False
     service_account_dir: str = SERVICE_ACCOUNT_DIR
+    max_connection_age_s: float = Field(0.0, ge=0)
     request_timeout_s: float = Field(300.0, gt=0)
     max_inflight_requests: int = Field(1024, ge=1)
     max_images: int = Field(32, ge=0)

@@ -93,6 +93,26 @@ class RouterMetrics:
         )  # fmt: skip
 
 
+class DiscoveryMetrics:
+    """What a router in a cluster hears of its replicas."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.synced = Gauge(
+            "redserve_discovery_synced",
+            "Whether the router follows the API server, 1 or 0; if not, the replicas known stay",
+            registry=registry,
+        )  # fmt: skip
+        self.last_sync = Gauge(
+            "redserve_discovery_last_sync_timestamp_seconds",
+            "When the API server was last heard, Unix time; 0 before", registry=registry,
+        )  # fmt: skip
+        self.problems = Counter(
+            "redserve_discovery_problems",
+            "Failed tries to follow the API server, by kind: unreachable, credentials, "
+            "unauthorized, forbidden or refused", ["kind"], registry=registry,
+        )  # fmt: skip
+
+
 class EncoderMetrics:
     """What an encoder replica does."""
 
@@ -239,6 +259,55 @@ class TransportMetrics:
             "redserve_transport_pool_bytes", "Bytes of the tensor pool by state: used or free",
             ["state"], registry=registry,
         )  # fmt: skip
+
+
+class OperatorMetrics:
+    """What the Kubernetes operator does, and how long the API server takes."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.reconcile = Counter(
+            "redserve_operator_reconcile",
+            "Looks at a service, by result: unchanged, acted, refused, failed or gone", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self.reconcile_duration = Histogram(
+            "redserve_operator_reconcile_duration_seconds", "One look at a service, writes included",
+            buckets=SHORT_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.queue_depth = Gauge(
+            "redserve_operator_queue_depth", "Services that wait for a worker", registry=registry
+        )
+        self.queue_oldest = Gauge(
+            "redserve_operator_queue_oldest_seconds",
+            "Time since the service that waits or is worked on the longest was due",
+            registry=registry,
+        )  # fmt: skip
+        self.api_request = Histogram(
+            "redserve_operator_api_request_duration_seconds",
+            "One call of the API server, by HTTP status; none without an answer", ["verb", "code"],
+            buckets=SHORT_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.applies = Counter(
+            "redserve_operator_applies", "Objects written, by why", ["kind", "why"],
+            registry=registry,
+        )  # fmt: skip
+        self.deletes = Counter(
+            "redserve_operator_deletes", "Objects deleted", ["kind"], registry=registry
+        )
+        self.events = Counter(
+            "redserve_operator_events", "Kubernetes Events told", ["reason"], registry=registry
+        )
+        self.objects = Gauge(
+            "redserve_operator_objects", "Objects in the cache", ["kind"], registry=registry
+        )
+        self.watch_lag = Gauge(
+            "redserve_operator_watch_lag_objects",
+            "Objects that the watch has not told of although the API server lists them", ["kind"],
+            registry=registry,
+        )  # fmt: skip
+        self.leader = Gauge(
+            "redserve_operator_leader", "Whether this process writes, 1 or 0", registry=registry
+        )
 
 
 def serve_metrics(

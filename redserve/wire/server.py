@@ -53,10 +53,17 @@ class ServiceServer:
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         interceptors: Outermost first. Without an `ErrorInterceptor` among them one is added.
+        max_connection_age_s: After about this time a client is asked to connect anew, seconds;
+            calls that run on the old connection go on to their end. 0 never asks.
     """
 
     def __init__(
-        self, host: str, port: int, *, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
+        self,
+        host: str,
+        port: int,
+        *,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        max_connection_age_s: float = 0.0,
     ) -> None:
         self._host = host
         self._wanted_port = port
@@ -67,7 +74,10 @@ class ServiceServer:
         if not any(isinstance(known, ErrorInterceptor) for known in chain):
             chain.insert(0, ErrorInterceptor())
         chain.append(WatchInterceptor(self._draining))
-        self.grpc = grpc.aio.server(interceptors=chain, options=SERVER_OPTIONS)
+        # No grace is set: gRPC then lets calls of an old connection end by themselves.
+        age = [("grpc.max_connection_age_ms", round(max_connection_age_s * 1e3))]
+        options = [*SERVER_OPTIONS, *(age if max_connection_age_s else ())]
+        self.grpc = grpc.aio.server(interceptors=chain, options=options)
         self._health = HealthServicer()
         self._health.set(LIVENESS, serving=True)
         self._health.set(READINESS, serving=False)

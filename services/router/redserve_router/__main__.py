@@ -17,6 +17,7 @@ forbid_torch()
 from redserve.errors import RedServeError  # noqa: E402  # torch is forbidden first
 from redserve.modeling.checkpoint import resolve  # noqa: E402
 from redserve.modeling.prompt import PromptRenderer  # noqa: E402
+from redserve.spec.settings import kubernetes_api  # noqa: E402
 from redserve.telemetry.log import configure, get_logger  # noqa: E402
 from redserve_router.arguments import parse_settings  # noqa: E402
 from redserve_router.assembly import Router  # noqa: E402
@@ -52,7 +53,8 @@ async def _serve(settings: RouterSettings) -> None:
     remark = renderer.check()
     if remark is not None:
         log.warning("chat template not tried", why=remark)
-    router = Router(settings, renderer, settings.model_name or path.name)
+    name = settings.model_name or path.name
+    router = Router(settings, renderer, name, api_url=kubernetes_api())
     await router.start()
     await router.server.wait_for_signal()
     log.info("router drains", timeout_s=settings.drain_timeout_s)

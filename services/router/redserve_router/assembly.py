@@ -12,6 +12,7 @@ from redserve.telemetry.log import get_logger
 from redserve.telemetry.metrics import RouterMetrics, serve_metrics
 from redserve.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
 from redserve.wire.server import ServiceServer
+from redserve_router.discovery.discovery import discovery_for
 from redserve_router.dispatch.dispatcher import Dispatcher
 from redserve_router.dispatch.services import RouterServices
 from redserve_router.http.app import HttpDoor
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from redserve.modeling.prompt import PromptRenderer
     from redserve.spec.settings import RouterSettings
+    from redserve_router.discovery.timing import Timing
     from redserve_router.media.addresses import Resolver
 
 log = get_logger()
@@ -47,6 +49,11 @@ class Router:
         renderer: Chat template and tokenizer of the checkpoint.
         model_name: Served name.
         resolver: Name resolution for picture addresses; tests bring their own.
+        api_url: The cluster's API server, for settings that name Services; None outside.
+        discovery_timing: How long to wait for it; tests are impatient.
+
+    Raises:
+        ConfigError: Settings and surroundings do not fit.
     """
 
     def __init__(
@@ -56,6 +63,8 @@ class Router:
         model_name: str,
         *,
         resolver: Resolver = system_resolver,
+        api_url: str | None = None,
+        discovery_timing: Timing | None = None,
     ) -> None:
         self._settings = settings
         self.registry = CollectorRegistry()
@@ -63,7 +72,22 @@ class Router:
         metrics = RouterMetrics(self.registry)
         limits = Limits.from_settings(settings)
         policy = MediaPolicy.from_settings(settings)
-        self.pools = ReplicaPools(settings.encoder_addresses, settings.llm_addresses, metrics)
+        self.pools = ReplicaPools(
+            () if settings.encoder_service else settings.encoder_addresses,
+            () if settings.llm_service else settings.llm_addresses,
+            metrics,
+            encoders_required=settings.encoders_required,
+        )
+        self._discovery = discovery_for(
+            settings,
+            api_url,
+            self.pools.set_encoders,
+            self.pools.set_llms,
+            self.registry,
+            discovery_timing,
+        )
+        if self._discovery is not None:
+            self.pools.source = self._discovery.status
         self._fetcher = PictureFetcher(policy, resolver=resolver)
         self._picture_threads = ThreadPoolExecutor(
             max(2, settings.num_threads), thread_name_prefix="pictures"
@@ -81,7 +105,11 @@ class Router:
             limits=limits,
         )
         self.dispatcher = Dispatcher(services)
-        self.server = ServiceServer(settings.grpc_host, settings.grpc_port)
+        self.server = ServiceServer(
+            settings.grpc_host,
+            settings.grpc_port,
+            max_connection_age_s=settings.max_connection_age_s,
+        )
         servicer = RouterServicer(self.dispatcher, services, settings.max_images)
         self.server.add(add_RouterServiceServicer_to_server, servicer, SERVICE)
         door = HttpDoor(
@@ -120,12 +148,14 @@ class Router:
             )
         self.pools.on_change(self._tell_readiness)
         self.pools.start()
+        if self._discovery is not None:
+            self._discovery.start()
         log.info(
             "router listens",
             grpc=self.server.address,
             http=self._http.port if settings.http_enabled else None,
-            encoders=settings.encoder_addresses,
-            llms=settings.llm_addresses,
+            encoders=settings.encoder_service or settings.encoder_addresses,
+            llms=settings.llm_service or settings.llm_addresses,
         )
 
     async def stop(self, drain_timeout_s: float) -> None:
@@ -133,6 +163,8 @@ class Router:
         self._draining = True
         await asyncio.gather(self.server.drain(drain_timeout_s), self._http.drain(drain_timeout_s))
         await self.dispatcher.close()
+        if self._discovery is not None:
+            await self._discovery.stop()
         await self.pools.stop()
         await self._fetcher.close()
         self._picture_threads.shutdown(wait=False, cancel_futures=True)

@@ -133,9 +133,10 @@ class MetadataBook:
 
 
 async def _describe(encoder: EncoderReplica, picture: Picture, deadline: Deadline) -> ItemMetadata:
-    results = await encoder.client.describe(
-        [(picture.content_hash, picture.data)], deadline.remaining_s()
-    )
+    with encoder.use():
+        results = await encoder.client.describe(
+            [(picture.content_hash, picture.data)], deadline.remaining_s()
+        )
     if len(results) != 1:
         raise InternalError(f"encoder {encoder.address} described {len(results)} of 1 pictures")
     result = results[0]

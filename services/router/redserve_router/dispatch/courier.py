@@ -164,24 +164,28 @@ class ItemCourier:
         self, encoder: EncoderReplica, states: Sequence[ItemState], *, with_data: bool = False
     ) -> None:
         """One Encode call; whatever it leaves open is sent elsewhere."""
+        if encoder.closed:  # it left between the choice and this task's turn
+            self._call_failed(encoder, states, Unavailable(f"encoder {encoder.address} has left"))
+            return
         call = self._encode_call(encoder, states, with_data=with_data)
         errands = {errand.index: errand for errand in call.errands}
         self._used_encoders.add(encoder)
         timeout_s = self._destination.deadline.remaining_s()
-        async with aclosing(encoder.client.encode(call, timeout_s)) as outcomes:
-            while True:
-                try:
-                    outcome = await anext(outcomes)
-                except StopAsyncIteration:
-                    lost: RedServeError = InternalError(f"{encoder.address} left items open")
-                    break
-                except RedServeError as error:
-                    lost = error
-                    break
-                errand = errands.get(outcome.index)
-                if errand is not None and outcome.attempt == errand.attempt:
-                    del errands[outcome.index]
-                    self._take(encoder, errand, outcome)
+        with encoder.use():
+            async with aclosing(encoder.client.encode(call, timeout_s)) as outcomes:
+                while True:
+                    try:
+                        outcome = await anext(outcomes)
+                    except StopAsyncIteration:
+                        lost: RedServeError = InternalError(f"{encoder.address} left items open")
+                        break
+                    except RedServeError as error:
+                        lost = error
+                        break
+                    errand = errands.get(outcome.index)
+                    if errand is not None and outcome.attempt == errand.attempt:
+                        del errands[outcome.index]
+                        self._take(encoder, errand, outcome)
         # An attempt that is no longer the current one is somebody else's business.
         left = [s for s in states if s.index in errands and errands[s.index].attempt == s.attempt]
         if left and not self._over:

@@ -157,9 +157,12 @@ class Dispatcher:
 
 
 async def _cancel_on(encoder: EncoderReplica, sequence_id: str) -> None:
+    if encoder.closed:
+        return
     start_ns = now_ns()
     try:
-        await encoder.client.cancel(sequence_id, CLEAN_UP_TIMEOUT_S)
+        with encoder.use():
+            await encoder.client.cancel(sequence_id, CLEAN_UP_TIMEOUT_S)
     except RedServeError as error:
         # Its leases end by themselves.
         log.debug(

@@ -77,15 +77,11 @@ class Generation:
             LlmLost: The replica died, refused or left.
             RedServeError: Whatever another replica could not mend.
         """
-        llm = self._destination.llm
-        llm.num_inflight += 1
-        try:
+        with self._destination.llm.use():
             async with task_group() as group:
                 courier = self._hire_courier(group)
                 finished = await self._follow(courier)
                 await courier.settle(SETTLE_S)
-        finally:
-            llm.num_inflight -= 1
         return finished
 
     async def _follow(self, courier: ItemCourier) -> SequenceFinished:

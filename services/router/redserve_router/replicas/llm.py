@@ -25,7 +25,6 @@ class LlmReplica(Replica):
     Attributes:
         client: For calls.
         info: Its checkpoint and limits, once connected.
-        num_inflight: Requests of this router that it is working on.
     """
 
     pool = "llm"
@@ -34,7 +33,6 @@ class LlmReplica(Replica):
         super().__init__(address, on_change)
         self.client = LlmClient(self._channel)
         self.info: LlmInfo | None = None
-        self.num_inflight = 0
         self._load: LlmLoad | None = None
         self._tokens_since_report = 0
         self._sequences_since_report = 0
@@ -49,7 +47,7 @@ class LlmReplica(Replica):
     def is_idle(self) -> bool:
         """Whether it has nothing to do but the one request that asks."""
         load = self._load
-        return self.num_inflight <= 1 and (load is None or load.num_running + load.num_waiting <= 1)
+        return self.num_calls <= 1 and (load is None or load.num_running + load.num_waiting <= 1)
 
     def snapshot(self, facts: RequestFacts) -> LlmSnapshot:
         """What routing needs to know; of its prefix cache, only what concerns `facts`."""
@@ -77,7 +75,7 @@ class LlmReplica(Replica):
 
     def load_figures(self) -> dict[str, float]:
         """Load by name, for people."""
-        figures: dict[str, float] = {"inflight_requests": self.num_inflight}
+        figures: dict[str, float] = {"inflight_requests": self.num_calls}
         if self._load is not None:
             figures |= {
                 "num_waiting": self._load.num_waiting,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, ClassVar
 
 from redserve.errors import RedServeError, Unavailable
@@ -11,7 +13,7 @@ from redserve.telemetry.log import get_logger
 from redserve.wire.channel import open_channel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     import grpc
 
@@ -30,24 +32,34 @@ class Replica(ABC):
     Attributes:
         pool: "encoder" or "llm".
         address: host:port.
-        connection: Number of the connection; a replica that comes back is another one.
+        connection: Number of the connection, unique in this process: a replica that comes back is
+            another one, and so is a new one under an old address. 0 before the first.
+        takes_work: Whether discovery sends new work there; see `redserve.routing.preferred`.
+        num_calls: Requests or errands of this router that it is working on.
+        closed: Its channel cannot be used any more.
     """
 
     pool: ClassVar[str]
+    _connections: ClassVar[count[int]] = count(1)
 
     def __init__(self, address: str, on_change: Callable[[], None]) -> None:
         self.address = address
         self.connection = 0
+        self.takes_work = True
+        self.num_calls = 0
+        self.closed = False
         # One channel for ever: it reconnects by itself, and streams that outlive the load reports
         # (a replica that drains) can end in peace.
         self._channel = open_channel(address)
         self._on_change = on_change
         self._serving = False
         self._watch: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def serving(self) -> bool:
-        """Whether it is connected and takes new work."""
+        """Whether it is connected and says that it takes new work."""
         return self._serving
 
     @property
@@ -67,6 +79,28 @@ class Replica(ABC):
     async def _follow_load(self) -> None:
         """Follow its load until the connection breaks; calls `_set_serving`."""
 
+    @contextmanager
+    def use(self) -> Generator[None, None, None]:
+        """Around every call: until then the channel stays open, though the replica has left."""
+        self.num_calls += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.num_calls -= 1
+            if not self.num_calls:
+                self._idle.set()
+
+    async def until_idle(self) -> None:
+        """Wait for the last call; none may begin before the caller's next await."""
+        while self.num_calls:
+            await self._idle.wait()
+
+    async def close(self) -> None:
+        """Close the channel, after `run` has ended; calls that still run are cancelled."""
+        self.closed = True
+        await self._channel.close()
+
     def broke(self, why: RedServeError) -> None:
         """A call found the replica gone: stop using it now, and connect again."""
         if self._watch is not None and self._serving:
@@ -75,18 +109,15 @@ class Replica(ABC):
             self._watch.cancel()
 
     async def run(self) -> None:
-        """Keep the connection; cancel to end and to close it."""
+        """Keep the connection; cancel to end."""
         backoff_s = FIRST_BACKOFF_S
-        try:
-            while True:
-                connection = self.connection
-                await self._watch_once()
-                if self.connection != connection:
-                    backoff_s = FIRST_BACKOFF_S
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
-        finally:
-            await self._channel.close()
+        while True:
+            connection = self.connection
+            await self._watch_once()
+            if self.connection != connection:
+                backoff_s = FIRST_BACKOFF_S
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
 
     async def _watch_once(self) -> None:
         self._watch = asyncio.create_task(self._live(self._channel))
@@ -100,7 +131,7 @@ class Replica(ABC):
     async def _live(self, channel: grpc.aio.Channel) -> None:
         await channel.channel_ready()
         await self._introduce()
-        self.connection += 1
+        self.connection = next(self._connections)
         await self._follow_load()
         raise Unavailable("it ended its load reports: it is stopping")
 
