@@ -72,10 +72,14 @@ docs-check: setup ## Fail when a generated page of docs/ is stale
 bench: setup ## Measure encode and prefill overlap; writes benchmarks/results
 	@$(BIN)/python -m benchmarks.overlap
 
+bench-operator: setup ## Measure the operator on fake GPU nodes; writes benchmarks/results
+	@$(BIN)/python -m tools.kubernetes.build >/dev/null
+	@$(BIN)/python -m benchmarks.operator
+
 demo-model: setup ## Train the demo model again (CPU, under an hour)
 	@$(BIN)/python -m demo_model --threads 2
 
 clean: ## Remove environments and caches
 	@rm -rf $(VENV) $(PROTO_VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test test-gpu test-cluster check lint types layers protos protos-lint protos-check docs docs-check bench demo-model clean
+.PHONY: help setup demo test test-gpu test-cluster check lint types layers protos protos-lint protos-check docs docs-check bench bench-operator demo-model clean
