@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.operator.audit_log import USER, count_writes, write_policy
 from benchmarks.operator.operator_process import operator_process, resident_mb
-from benchmarks.operator.report import Measured, page_of, result_of
+from benchmarks.operator.report import Measured, of_children, page_of, result_of
 from tools.kubernetes.async_api import APPLY_PATCH, Api, ApiError, open_api
 from tools.kubernetes.control_plane import ControlPlane
 from tools.kubernetes.fake_nodes import Behaviour, running
