@@ -1,0 +1,126 @@
+"""NetworkPolicies: who may open connections to the pods of a pool, and where these may go.
+
+RDMA traffic is not filtered by any of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from redserve.cluster import labels, names
+from redserve.cluster.model_source import model_source
+from redserve.cluster.ports import client_ports, grpc_port, metrics_port
+from redserve.cluster.resources import pods_per_replica
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from redserve.cluster.facts import Manifest
+    from redserve.cluster.scope import Scope
+    from redserve.spec.placement import Role
+
+PEERS: Final[Mapping[Role, tuple[Role, ...]]] = {
+    "router": (),
+    "encoder": ("router", "llm"),
+    "llm": ("router", "encoder"),
+}
+"""Who connects to a pool: routers to both, encoders to announce rows, engines to fetch them."""
+_DNS: Final = (53, 5353)
+"""Policies see the port of the DNS pods, which is 5353 in some distributions."""
+_API_SERVER: Final = (443, 6443)
+_WEB: Final = (80, 443)
+_PRIVATE_4: Final = (
+    "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+    "192.168.0.0/16",
+)  # fmt: skip
+_PRIVATE_6: Final = ("::1/128", "fc00::/7", "fe80::/10")
+
+
+def network_policy(scope: Scope, pool: Role) -> Manifest:
+    """The policy of a pool, for its pods in every revision.
+
+    Raises:
+        ConfigError: A `podTemplate` cannot be merged.
+    """
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": scope.shared_metadata(names.pool_name(scope.name, pool), pool),
+        "spec": {
+            "podSelector": {"matchLabels": labels.pool_selector(scope.name, pool)},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": _ingress(scope, pool),
+            "egress": _egress(scope, pool),
+        },
+    }
+
+
+def _ingress(scope: Scope, pool: Role) -> list[dict[str, Any]]:
+    service = scope.service
+    rules: list[dict[str, Any]] = []
+    # By name where the port may change: the policy also covers pods of the former revision.
+    if pool == "router":
+        rules.append({"ports": _tcp(*(port.name for port in client_ports(service)))})
+    else:
+        for peer in PEERS[pool]:
+            rules.append({"from": [_pods(scope, peer)], **_data_ports(scope, peer, pool)})
+    metrics = metrics_port(service, pool)
+    if metrics.name == "metrics":
+        # Of any namespace: where Prometheus runs differs from cluster to cluster.
+        rules.append({"from": [{"namespaceSelector": {}}], "ports": _tcp(metrics.name)})
+    if scope.context.operator_namespace and pool != "router":
+        name = {"kubernetes.io/metadata.name": scope.context.operator_namespace}
+        source = {"namespaceSelector": {"matchLabels": name}}
+        rules.append({"from": [source], "ports": _tcp(grpc_port(service, pool))})
+    return rules + _group_rules(scope, pool, "from")
+
+
+def _egress(scope: Scope, pool: Role) -> list[dict[str, Any]]:
+    dns = [{"protocol": protocol, "port": port} for protocol in ("UDP", "TCP") for port in _DNS]
+    rules: list[dict[str, Any]] = [{"ports": dns}]
+    rules += [
+        {"to": [_pods(scope, other)], **_data_ports(scope, pool, other)}
+        for other, peers in PEERS.items()
+        if pool in peers
+    ]
+    if pool == "router":
+        # No policy can name the API server; its port is what is known of it.
+        rules.append({"ports": _tcp(*_API_SERVER)})
+        rules += _media_rules(scope)
+    if model_source(scope.service.spec.model).filled_by == "init":
+        rules.append({"ports": _tcp(*_WEB)})
+    return rules + _group_rules(scope, pool, "to")
+
+
+def _media_rules(scope: Scope) -> list[dict[str, Any]]:
+    """Pictures by address may be on any port, but not inside of the cluster unless that is said."""
+    media = scope.service.spec.router.media
+    if media.url_fetch == "Disabled":
+        return []
+    if media.private_addresses == "Enabled":
+        return [{"to": [{"ipBlock": {"cidr": cidr}} for cidr in ("0.0.0.0/0", "::/0")]}]
+    public = (("0.0.0.0/0", _PRIVATE_4), ("::/0", _PRIVATE_6))
+    blocks = [{"ipBlock": {"cidr": cidr, "except": list(inner)}} for cidr, inner in public]
+    return [{"to": blocks}]
+
+
+def _group_rules(scope: Scope, pool: Role, side: str) -> list[dict[str, Any]]:
+    """Pods of one replica talk on ports of their own choice."""
+    grouped = pods_per_replica(scope.service, pool) > 1
+    return [{side: [_pods(scope, pool)]}] if grouped else []
+
+
+def _data_ports(scope: Scope, source: Role, target: Role) -> dict[str, Any]:
+    """Ports of a connection between two pools; none named where the data path chooses its own."""
+    chosen_freely = scope.service.spec.transport.type in ("RDMA", "TCP")
+    if chosen_freely and "router" not in (source, target):
+        return {}
+    return {"ports": _tcp(grpc_port(scope.service, target))}
+
+
+def _pods(scope: Scope, pool: Role) -> dict[str, Any]:
+    return {"podSelector": {"matchLabels": labels.pool_selector(scope.name, pool)}}
+
+
+def _tcp(*ports: int | str) -> list[dict[str, Any]]:
+    return [{"protocol": "TCP", "port": port} for port in ports]
