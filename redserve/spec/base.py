@@ -46,8 +46,8 @@ class Rule:
         message: What is wrong and what to write instead.
         holds: The condition.
         cel: The same condition for the API server. It must also stand before the defaults of the
-            struct's own structs are filled in. None where the schema says it without CEL: lists
-            that are `BY_NAME` or `AS_SET`.
+            struct's own structs are filled in. None where the API server sees to it without CEL:
+            lists that are `BY_NAME` or `AS_SET`, metadata.
         field: Where to point, relative to the struct (a camelCase path); None is the struct.
     """
 
@@ -129,11 +129,6 @@ IntOrPercent = Annotated[
     ),
 ]
 """A count of pods or a share of them, kept as text."""
-
-
-def without_nothing(raw: object) -> object:
-    """A mapping without the keys that have no value; the API server drops them too."""
-    return {k: v for k, v in raw.items() if v is not None} if isinstance(raw, dict) else raw
 
 
 def unique_by(key: Callable[[Any], Hashable], values: Iterable[Any]) -> bool:

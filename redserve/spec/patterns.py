@@ -21,6 +21,8 @@ OBJECT_NAME: Final = rf"^{_DOTTED}$"
 """RFC 1123 subdomain: what most objects may be called."""
 QUALIFIED_NAME: Final = rf"^({_DOTTED}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
 """Keys of labels and annotations, resources: a name, or domain/name."""
+ANNOTATION_NAME: Final = rf"(?i){QUALIFIED_NAME}"
+"""As QUALIFIED_NAME; the domain may have upper-case letters."""
 LABEL_VALUE: Final = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 DATA_KEY: Final = r"^[-._a-zA-Z0-9]+$"
 """Keys of Secrets and ConfigMaps."""
@@ -34,6 +36,7 @@ WORDS: Final[Mapping[str, str]] = {
     LABEL_NAME: "must be lower-case letters, digits and '-', with no '-' at either end",
     OBJECT_NAME: "must be lower-case letters, digits, '-' and '.', as Kubernetes names objects",
     QUALIFIED_NAME: "must be a name or domain/name, as in Kubernetes",
+    ANNOTATION_NAME: "must be a name or domain/name, as in Kubernetes",
     LABEL_VALUE: "must be letters, digits, '-', '_' and '.', with a letter or digit at both ends",
     DATA_KEY: "must be letters, digits, '-', '_' and '.'",
     ENV_NAME: "must be printable ASCII without '='",

@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from redserve.spec.base import BY_NAME, IntOrPercent, Lax, Rule, Spec, unique_by
-from redserve.spec.patterns import ENV_NAME, LABEL_NAME, NO_NUL
+from redserve.spec.mapping import Keys
+from redserve.spec.patterns import ENV_NAME, LABEL_NAME, NO_NUL, QUALIFIED_NAME
 from redserve.spec.quantity import Quantity
 
 SETTINGS_PREFIX = "REDSERVE_"
@@ -70,6 +71,10 @@ class ResourceClaim(Spec):
     )
 
 
+Amounts = Annotated[dict[str, Quantity], Field(max_length=32), Keys(QUALIFIED_NAME)]
+"""Resource -> amount."""
+
+
 class Resources(Spec):
     """What each replica gets."""
 
@@ -81,14 +86,11 @@ class Resources(Spec):
         ),
     )
 
-    limits: dict[str, Quantity] = Field(
+    limits: Amounts = Field(
         default_factory=dict,
-        max_length=32,
         description="Most of each resource, by name: cpu, memory, nvidia.com/gpu, ...",
     )
-    requests: dict[str, Quantity] = Field(
-        default_factory=dict, max_length=32, description="Least of each resource, by name."
-    )
+    requests: Amounts = Field(default_factory=dict, description="Least of each resource, by name.")
     claims: Annotated[tuple[ResourceClaim, ...], Lax] = Field(
         default=(),
         max_length=16,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import BaseModel
 
+from redserve.spec.patterns import WORDS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -35,7 +37,6 @@ _PLAIN: Final = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
 }
-_DNS_LABEL: Final = "must be lower-case letters, digits and '-', with no '-' at either end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,7 @@ def _sentence(details: ErrorDetails, context: dict[str, Any]) -> str:
         hint = did_you_mean(got, choices) if isinstance(got, str) else f"write {expected}"
         return f"{got!r} is none of its values; {hint}"
     if kind == "string_pattern_mismatch":
-        what = _DNS_LABEL if "-a-z0-9" in context["pattern"] else f"must match {context['pattern']}"
-        return f"{what}, not {got!r}"
+        return f"{WORDS[context['pattern']]}, not {_show(got)}"
     if kind == "model_type" and got is None:
         return "must be a mapping of fields: write {} to take the defaults"
     if kind in _PLAIN:

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from redserve.spec.base import Lax, Rule, Spec, Switch
-from redserve.spec.patterns import OBJECT_NAME
+from redserve.spec.mapping import Keys
+from redserve.spec.patterns import ANNOTATION_NAME, OBJECT_NAME
 from redserve.spec.pool import PoolSpec
 from redserve.spec.quantity import AtLeast, Quantity, cel_quantity
 
@@ -22,9 +23,11 @@ class RouterService(Spec):
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = Field(
         default="ClusterIP", description="Kind of Service."
     )
-    annotations: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
-        default_factory=dict, max_length=32, description="Annotations of the Service."
-    )
+    annotations: Annotated[
+        dict[str, Annotated[str, Field(max_length=4096)]],
+        Field(max_length=32),
+        Keys(ANNOTATION_NAME),
+    ] = Field(default_factory=dict, description="Annotations of the Service.")
 
 
 class RouterTLS(Spec):

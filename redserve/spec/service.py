@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from redserve.spec.base import BY_NAME, Lax, Rule, Spec, Switch, unique_by
 from redserve.spec.encoder import EncoderSpec
 from redserve.spec.llm import LLMSpec
+from redserve.spec.mapping import Keys
 from redserve.spec.model import ModelSpec
 from redserve.spec.observe import Monitoring, ServiceLevelObjective
-from redserve.spec.patterns import OBJECT_NAME
+from redserve.spec.patterns import (
+    ANNOTATION_NAME,
+    LABEL_NAME,
+    LABEL_VALUE,
+    OBJECT_NAME,
+    QUALIFIED_NAME,
+    SERVICE_NAME,
+)
 from redserve.spec.router import RouterSpec
 from redserve.spec.transport import TransportSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
 
 GROUP = "redserve.dev"
 VERSION = "v1alpha1"
@@ -21,26 +32,71 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "RedService"
 
 
+WRITTEN_BY_KUBERNETES: Final = frozenset(
+    {
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "managedFields",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    }
+)
+"""Fields of metadata that a manifest may contain and that mean nothing here."""
+
+
+MAX_ANNOTATION_BYTES: Final = 256 * 1024
+"""What the API server takes, keys included."""
+
+
 class Metadata(Spec):
     """What Kubernetes needs to know of any object."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"annotations must not have more than {MAX_ANNOTATION_BYTES} bytes in all",
+            lambda self: (
+                sum(len(f"{key}{text}".encode()) for key, text in self.annotations.items())
+                <= MAX_ANNOTATION_BYTES
+            ),
+            field="annotations",
+        ),
+    )
 
     name: str = Field(
         min_length=1,
         max_length=40,
         # A Kubernetes Service has this name, and those start with a letter (RFC 1035).
-        pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
+        pattern=SERVICE_NAME,
         description="Name of the service: lower-case letters, digits and '-', a letter first. "
         "Names of what is made for it are derived from it.",
     )
     namespace: str | None = Field(
-        default=None, min_length=1, max_length=63, description="Namespace in the cluster."
+        default=None,
+        min_length=1,
+        max_length=63,
+        pattern=LABEL_NAME,
+        description="Namespace in the cluster.",
     )
-    labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=dict, max_length=64, description="Labels."
+    labels: Annotated[
+        dict[str, Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]],
+        Field(max_length=1024),
+        Keys(QUALIFIED_NAME),
+    ] = Field(default_factory=dict, description="Labels.")
+    annotations: Annotated[dict[str, str], Field(max_length=1024), Keys(ANNOTATION_NAME)] = Field(
+        default_factory=dict, description="Annotations."
     )
-    annotations: dict[str, str] = Field(
-        default_factory=dict, max_length=64, description="Annotations."
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_the_api_server_writes(cls, raw: object) -> object:
+        """`kubectl get -o yaml` shows more than a manifest needs; it may stay there."""
+        return _without(WRITTEN_BY_KUBERNETES, raw)
 
 
 class EngineSpec(Spec):
@@ -116,6 +172,12 @@ class RedService(Spec):
     metadata: Metadata = Field(description="Name and labels.")
     spec: RedServiceSpec = Field(description="Everything about the service.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _what_the_operator_writes(cls, raw: object) -> object:
+        """The object as the API server has it is a manifest too."""
+        return _without({"status"}, raw)
+
     @property
     def name(self) -> str:
         """Name of the service."""
@@ -125,3 +187,9 @@ class RedService(Spec):
     def model_name(self) -> str:
         """Name under which the model is served."""
         return self.spec.model.name or self.metadata.name
+
+
+def _without(names: AbstractSet[str], raw: object) -> object:
+    if not isinstance(raw, dict):
+        return raw
+    return {name: value for name, value in raw.items() if name not in names}

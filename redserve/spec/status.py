@@ -1,4 +1,8 @@
-"""What the operator reports in `.status`."""
+"""What the operator reports in `.status`.
+
+No defaults: the API server would fill them in, and what the operator wrote would differ from what
+it reads.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ CONDITIONS: Final[Mapping[str, str]] = MappingProxyType(
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Generation = Annotated[int, Field(ge=0, le=2**53)]
-Text = Annotated[str, Field(max_length=1024)]
+Text = Annotated[str, Field(max_length=32_768)]
 Moment = Annotated[
     datetime, Lax, WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 64})
 ]
@@ -58,7 +62,7 @@ class Condition(Spec):
         pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
         description="Why, as one CamelCase word.",
     )
-    message: str = Field(max_length=32_768, description="Why, as a sentence.")
+    message: Text = Field(description="Why, as a sentence.")
 
 
 Conditions = Annotated[tuple[Condition, ...], Lax]
@@ -68,29 +72,35 @@ class PoolStatus(Spec):
     """One pool."""
 
     name: Literal["encoder", "llm", "router"] = Field(description="Which pool.")
-    desired: Count = Field(default=0, description="Replicas that are wanted.")
-    replicas: Count = Field(default=0, description="Replicas that exist, of every revision.")
-    ready: Count = Field(default=0, description="Replicas of the newest revision that serve.")
-    updated: Count = Field(default=0, description="Replicas of the newest revision.")
-    ready_text: Annotated[str, Field(max_length=32)] = Field(
-        default="", description="ready and desired for people, such as 2/3."
+    desired: Count | None = Field(default=None, description="Replicas that are wanted.")
+    replicas: Count | None = Field(
+        default=None, description="Replicas that exist, of every revision."
     )
-    message: Text = Field(default="", description="What keeps replicas from serving.")
+    ready: Count | None = Field(
+        default=None, description="Replicas of the newest revision that serve."
+    )
+    updated: Count | None = Field(default=None, description="Replicas of the newest revision.")
+    ready_text: str | None = Field(
+        default=None, max_length=32, description="ready and desired for people, such as 2/3."
+    )
+    message: Text | None = Field(default=None, description="What keeps replicas from serving.")
 
 
 class ModelStatus(Spec):
     """The checkpoint."""
 
-    revision: Annotated[str, Field(max_length=256)] = Field(
-        default="", description="Commit that an unpinned revision was resolved to."
+    revision: str | None = Field(
+        default=None,
+        max_length=256,
+        description="Commit that an unpinned revision was resolved to.",
     )
 
 
 class Endpoints(Spec):
     """Where clients reach the service inside the cluster."""
 
-    grpc: Text = Field(default="", description="host:port of the gRPC API.")
-    http: Text = Field(default="", description="URL of the OpenAI-compatible API.")
+    grpc: Text | None = Field(default=None, description="host:port of the gRPC API.")
+    http: Text | None = Field(default=None, description="URL of the OpenAI-compatible API.")
 
 
 class RedServiceStatus(Spec):

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from redserve.spec.yaml_scalars import KubernetesLoader
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,15 +33,6 @@ class YamlError(Exception):
         super().__init__(message)
         self.message = message
         self.position = position
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe; dates stay texts, as in Kubernetes."""
-
-    yaml_implicit_resolvers: Final = {  # type: ignore[misc]  # shared with the base otherwise
-        first: [(tag, regexp) for tag, regexp in pairs if not tag.endswith(":timestamp")]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +68,7 @@ class YamlSource:
 
     @classmethod
     def _parse(cls, text: str) -> YamlSource:
-        loader = _Loader(text)
+        loader = KubernetesLoader(text)
         try:
             documents = []
             while loader.check_node():
@@ -161,7 +154,7 @@ class _Checker:
         seen: set[str] = set()
         for key, _ in node.value:
             where = _position(key.start_mark)
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode) or _is_empty(key):
                 raise YamlError("a key must be a word", where)
             if key.value in seen:
                 raise YamlError(f"{key.value!r} is there twice: remove one of them", where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tools.docs.configuration import configuration_page
+from tools.docs.crd_page import crd_page
 from tools.docs.crds import redpool_definition, redservice_definition
 from tools.docs.helm_values import helm_values_page
 from tools.docs.models import models_page
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/configuration.md": configuration_page,
+    "docs/reference/crd.md": crd_page,
     "helm/redserve/files/crds/redpools.yaml": redpool_definition,
     "helm/redserve/files/crds/redservices.yaml": redservice_definition,
     "docs/reference/helm-values.md": helm_values_page,
