@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, unquote
 
-from redserve.cluster.quantities import canonical
-
 if TYPE_CHECKING:
     from redserve.spec.model import ModelSpec
 
@@ -26,7 +24,7 @@ class ModelSource:
         cache_dir: Where a hub's snapshots are; empty when none is used.
         claim: PersistentVolumeClaim that is mounted at `MODELS`; empty when none is.
         claim_is_read_only: The manifest says that nobody may write to it.
-        size_limit: Most bytes of scratch space as Kubernetes writes them; empty for no limit.
+        size_limit: Most bytes of scratch space; empty for no limit.
         filled_by: Nobody, one Job for all pods, or an init container in each.
     """
 
@@ -92,6 +90,6 @@ def _from_hub(model: ModelSpec) -> ModelSource:
     return ModelSource(
         model.uri,
         cache_dir=HUB_CACHE,
-        size_limit=canonical(scratch.size_limit) if scratch else "",
+        size_limit=str(scratch.size_limit) if scratch else "",
         filled_by="init",
     )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _TRANSPORT: Final[TransportKind] = "grpc"
 """What this release has between pods; `check` refuses manifests that ask for more."""
+_MAX_CONNECTION_AGE_S: Final = 300.0
+"""After a scale-up clients spread over the new routers within this time, seconds."""
 
 
 def placement(scope: Scope) -> Placement:
@@ -45,6 +47,7 @@ def placement(scope: Scope) -> Placement:
             encoder_service=names.revision_name(scope.name, "encoder", scope.revision),
             llm_service=names.revision_name(scope.name, "llm", scope.revision),
             encoders_required=not may_be_empty(scope, "encoder"),
+            max_connection_age_s=_MAX_CONNECTION_AGE_S,
         ),
     )
 

@@ -10,7 +10,6 @@ from redserve.cluster.container import grace_period_s, main_container
 from redserve.cluster.loader import init_containers
 from redserve.cluster.names import MAIN_CONTAINER
 from redserve.cluster.pull_secrets import pull_secrets
-from redserve.cluster.quantities import canonical_amounts
 from redserve.cluster.resources import pods_per_replica
 from redserve.cluster.scheduling import affinity, spread
 from redserve.cluster.security import pod_security
@@ -48,7 +47,6 @@ def merged_template(scope: Scope, pool: Role) -> Manifest:
     """
     base, patch = _generated(scope, pool), scope.pool(pool).pod_template or {}
     merged: Manifest = merge_pod_template(base, patch, f"spec.{pool}.podTemplate")
-    _write_amounts_canonically(merged)
     return merged
 
 
@@ -77,12 +75,3 @@ def _generated(scope: Scope, pool: Role) -> Manifest:
         },
         "spec": spec | {name: value for name, value in optional.items() if value},
     }
-
-
-def _write_amounts_canonically(template: Manifest) -> None:
-    spec = template.get("spec") or {}
-    for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
-        resources = container.get("resources")
-        for kind in ("limits", "requests"):
-            if isinstance(resources, dict) and isinstance(resources.get(kind), dict):
-                resources[kind] = canonical_amounts(resources[kind])

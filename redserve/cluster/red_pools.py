@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from redserve.cluster import names
+from redserve.spec.pool_resource import POOL_KIND, ROLES
 from redserve.spec.service import API_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from redserve.cluster.facts import Manifest
     from redserve.cluster.scope import Scope
     from redserve.spec.placement import Role
     from redserve.spec.pool import PoolSpec
-
-KIND: Final = "RedPool"
-ROLES: Final[Mapping[Role, str]] = {"encoder": "Encoder", "llm": "LLM", "router": "Router"}
-"""Pool -> `spec.role`."""
 
 
 def red_pool(scope: Scope, pool: Role) -> Manifest:
     """The RedPool of a pool, without `spec.replicas`, which has an owner of its own."""
     return {
         "apiVersion": API_VERSION,
-        "kind": KIND,
+        "kind": POOL_KIND,
         "metadata": scope.shared_metadata(names.pool_name(scope.name, pool), pool),
         "spec": {"role": ROLES[pool], "serviceName": scope.name},
     }

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from redserve.cluster.names import MAIN_CONTAINER
-from redserve.cluster.quantities import canonical_amounts
 from redserve.cluster.scope import pool_spec
 from redserve.cluster.strategic_merge import merge_pod_template
 from redserve.spec.quantity import Quantity
@@ -28,14 +27,14 @@ def main_resources(service: RedService, pool: Role) -> dict[str, Any]:
     """`resources` of the serving container, without what `podTemplate` says."""
     spec = pool_spec(service, pool).resources
     rdma = service.spec.transport.rdma
-    limits: dict[str, Any] = dict(spec.limits)
+    limits = _amounts(spec.limits)
     if rdma is not None and pool != "router":
         limits.setdefault(rdma.resource_name, str(rdma.count))
     made: dict[str, Any] = {}
     if limits:
-        made["limits"] = canonical_amounts(limits)
+        made["limits"] = limits
     if spec.requests:
-        made["requests"] = canonical_amounts(spec.requests)
+        made["requests"] = _amounts(spec.requests)
     if spec.claims:
         made["claims"] = [claim.model_dump(exclude_none=True) for claim in spec.claims]
     return made
@@ -126,6 +125,10 @@ def pods_per_replica(service: RedService, pool: Role) -> int:
     """
     wanted, in_pod = num_devices(service, pool), num_gpus(merged_resources(service, pool))
     return wanted // in_pod if in_pod and wanted % in_pod == 0 else 1
+
+
+def _amounts(quantities: Mapping[str, Quantity]) -> dict[str, str]:
+    return {name: str(quantity) for name, quantity in quantities.items()}
 
 
 def _resources_of_main(template: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from redserve.cluster.model_source import model_source
-from redserve.cluster.quantities import canonical
 from redserve.cluster.resources import num_devices
 from redserve.spec.quantity import Quantity
 
@@ -35,7 +34,7 @@ def volumes(scope: Scope, pool: Role) -> list[dict[str, Any]]:
     size = _shared_memory(scope, pool)
     if size is not None:
         # Counts against the memory limit of the container.
-        memory = {"medium": "Memory", "sizeLimit": canonical(size)}
+        memory = {"medium": "Memory", "sizeLimit": str(size)}
         made.append({"name": SHM, "emptyDir": memory})
     return made
 

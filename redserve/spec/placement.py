@@ -63,12 +63,14 @@ class Discovery:
         encoder_service: That of the encoders.
         llm_service: That of the LLM engines.
         encoders_required: Whether a router without any encoder is not ready.
+        max_connection_age_s: After about this time clients are asked to connect anew, seconds.
     """
 
     namespace: str
     encoder_service: str
     llm_service: str
     encoders_required: bool
+    max_connection_age_s: float
 
 
 @dataclass(frozen=True, slots=True)

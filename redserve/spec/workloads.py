@@ -147,6 +147,7 @@ def router_settings(service: RedService, placement: Placement) -> RouterSettings
         service_namespace=found.namespace if found else "",
         encoders_required=found.encoders_required if found else False,
         service_account_dir=SERVICE_ACCOUNT_DIR,
+        max_connection_age_s=found.max_connection_age_s if found else 0.0,
         request_timeout_s=float(spec.request_timeout_seconds),
         max_inflight_requests=spec.max_inflight_requests,
         max_images=media.max_images,

@@ -21,9 +21,10 @@ SETTINGS: dict[Role, type[ProcessSettings]] = {
 WITHOUT = {
     "name", "service", "model_cache_dir", "grpc_host", "grpc_port", "advertise_address",
     "metrics_port", "num_threads", "model_name", "http_host", "http_port", "http_enabled",
-    "encoder_addresses", "llm_addresses",
+    "encoder_addresses", "llm_addresses", "encoder_service", "llm_service", "service_namespace",
+    "encoders_required", "service_account_dir", "max_connection_age_s",
 }  # fmt: skip
-"""Settings that the supervisor chooses, or that the command line may have changed."""
+"""Settings that the supervisor or the cluster chooses, or that the command line may have changed."""
 
 
 @pytest.mark.parametrize("role", ["encoder", "llm", "router"])

@@ -76,7 +76,7 @@ def test_every_knob_of_the_tuned_example_arrives() -> None:
         "name", "grpc_host", "grpc_port", "advertise_address", "metrics_port", "num_threads",
         "http_host", "http_port", "encoder_addresses", "llm_addresses", "model_uri",
         "model_cache_dir", "device", "encoder_service", "llm_service", "service_namespace",
-        "encoders_required", "service_account_dir",
+        "encoders_required", "service_account_dir", "max_connection_age_s",
     }  # fmt: skip
     # The other values of these say the same in another way.
     same = {"transport", "memory_percent"}
