@@ -171,9 +171,8 @@ class _Step:
         """Start what there is room for; where no worker can start, make room for one."""
         for pool in _WORKERS:
             self._grow(pool, self._update, self._goals[pool].desired)
-        blocked = any(self._is_blocked(pool) for pool in _WORKERS)
         rivals = [one for one in self._old if self._target(_ROUTER, one)]
-        if blocked and len(rivals) > 1:
+        if self._is_stuck() and len(rivals) > 1:
             self.targets[_ROUTER][self._update] = self._kept(_ROUTER, self._update)
             self._grow(_ROUTER, rivals[-1], self._goals[_ROUTER].desired)
         else:
@@ -203,6 +202,8 @@ class _Step:
             return False
         old_ready = sum(self._kept(pool, one) for one in self._old)
         if pool == _ROUTER:
+            if revision != self._old[-1] and self._is_stuck():
+                return True  # the other old revisions take its traffic
             wanted = self._goals[pool].desired * (1 - self._new_share())
             return old_ready - 1 >= ceil(wanted)
         wanted = self._goals[pool].desired * self._old_router_share
@@ -219,7 +220,7 @@ class _Step:
             return True  # the service is not to serve: no new router will ever be ready
         if self._target(pool, revision) == 1 and not self._goals[pool].may_be_empty:
             alone = not any(self._has_routers(one) for one in self._old[:-1])
-            return alone and any(self._is_blocked(one) for one in _WORKERS)
+            return alone and self._is_stuck()
         return self._is_in_the_way(pool)
 
     def _is_in_the_way(self, pool: Role) -> bool:
@@ -227,8 +228,11 @@ class _Step:
         old = sum(self._target(pool, one) for one in self._old)
         return old > self._goals[pool].surge
 
-    def _is_blocked(self, pool: Role) -> bool:
-        """Whether old revisions leave no room for even one of the new one."""
+    def _is_stuck(self) -> bool:
+        """Whether old revisions leave no room for even one worker of the new one."""
+        return any(self._leaves_no_room(pool) for pool in _WORKERS)
+
+    def _leaves_no_room(self, pool: Role) -> bool:
         goal = self._goals[pool]
         old = sum(self._target(pool, one) for one in self._old)
         return 0 < goal.desired <= old - goal.surge and not self._target(pool, self._update)
