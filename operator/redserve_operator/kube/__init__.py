@@ -1,0 +1,1 @@
+"""The only caller of the API server: kinds, access, client, errors. Nothing here decides."""

@@ -1,0 +1,181 @@
+"""One look at a service: observe, decide, act, tell."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Literal
+
+from redserve.cluster import labels
+from redserve.telemetry.log import get_logger
+from redserve_operator.decide.observed import Probed
+from redserve_operator.decide.plan import ApplyStatus, Delete
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from redserve.cluster.facts import Manifest
+    from redserve_operator.acting import Hands
+    from redserve_operator.decide.observed import ObjectKey, Observed
+    from redserve_operator.decide.plan import Action, Plan
+    from redserve_operator.keys import ServiceKey
+    from redserve_operator.store.cache import Store
+
+    Decide = Callable[[ServiceKey, Observed, datetime], Plan]
+
+log = get_logger()
+
+PROBE_LASTS_S: Final = 60.0
+"""A refusal of pods may be mended in the cluster without a change of the manifest."""
+REFUSED_AGAIN_S: Final = 30.0
+"""An object that was refused is tried again after this time: the cluster may have changed."""
+
+Result = Literal["unchanged", "acted", "refused", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a look ended.
+
+    Attributes:
+        result: Nothing was to be done, something was done, the API server refused an object, or
+            there is no such service any more.
+        again_after_s: Look again after this time; None: when something changes.
+    """
+
+    result: Result
+    again_after_s: float | None = None
+
+
+class Worker:
+    """Looks at services; state that it keeps may be lost at any time.
+
+    Args:
+        store: The cache.
+        hands: Carry out what was decided.
+        decide: The pure decision.
+        resync_s: Longest time between two looks at a service, seconds.
+    """
+
+    def __init__(self, store: Store, hands: Hands, decide: Decide, *, resync_s: float) -> None:
+        self._store = store
+        self._hands = hands
+        self._decide = decide
+        self._resync_s = resync_s
+        self._probed: dict[ServiceKey, tuple[float, Probed]] = {}
+        self._rejected: dict[ServiceKey, dict[ObjectKey, str]] = {}
+
+    async def look(self, service: ServiceKey) -> Outcome:
+        """Bring the cluster one step nearer to what the service wants.
+
+        Raises:
+            KubeError: The API server did not answer as it should; to be tried again.
+        """
+        observed = self._observe(service)
+        if observed is None:
+            self._probed.pop(service, None)
+            self._rejected.pop(service, None)
+            return Outcome("gone")
+        if observed.resource["metadata"].get("deletionTimestamp"):
+            # Whoever deletes it in the foreground waits for the children: none must be made.
+            return Outcome("unchanged")
+        plan = self._decide(service, observed, datetime.now(UTC))
+        if plan.probe:
+            await self._probe(service, plan)
+            again = self._decide_again(service)
+            if again is None:
+                return Outcome("gone")
+            plan = again
+        return await self._carry_out(service, plan)
+
+    async def _carry_out(self, service: ServiceKey, plan: Plan) -> Outcome:
+        started = time.monotonic()
+        refusal = await self._act(service, plan.actions)
+        if refusal is not None:
+            key, message = refusal
+            log.warning(
+                "object refused", service=str(service), kind=key.kind, name=key.name, why=message
+            )
+            told = self._decide_again(service)
+            if told is None:
+                return Outcome("gone")
+            await self._tell(service, told)
+            return Outcome("refused", REFUSED_AGAIN_S)
+        wrote_status = await self._tell(service, plan)
+        # Spread, so that services that came up together are not looked at together for ever.
+        resync = self._resync_s * (0.9 + 0.1 * random.random())
+        again = min(resync, resync if plan.requeue_after_s is None else plan.requeue_after_s)
+        if not plan.actions and not wrote_status:
+            return Outcome("unchanged", again)
+        log.info(
+            "reconciled",
+            service=str(service),
+            actions=[_shown(action) for action in plan.actions],
+            wrote_status=wrote_status,
+            events=[event.reason for event in plan.events],
+            seconds=round(time.monotonic() - started, 3),
+        )
+        # What was just done may be all that the next step waits for; no notice of it will come,
+        # because the cache knows it already.
+        return Outcome("acted", 0.0 if plan.actions else again)
+
+    async def _act(
+        self, service: ServiceKey, actions: Sequence[Action]
+    ) -> tuple[ObjectKey, str] | None:
+        rejected = self._rejected.get(service, {})
+        for action in actions:
+            key, message = await self._hands.carry_out(service, action)
+            if message is not None:
+                self._rejected.setdefault(service, {})[key] = message
+                return key, message
+            rejected.pop(key, None)
+        # Everything that is wanted has been accepted, or is not wanted any more.
+        self._rejected.pop(service, None)
+        return None
+
+    async def _tell(self, service: ServiceKey, plan: Plan) -> bool:
+        resource = self._store.resource(service)
+        if resource is None:
+            return False
+        if plan.status is not None:
+            await self._hands.write_status(resource, plan.status)
+        for event in plan.events:
+            await self._hands.tell(resource, event)
+        return plan.status is not None
+
+    async def _probe(self, service: ServiceKey, plan: Plan) -> None:
+        refused: dict[str, str] = {}
+        for pod in plan.probe:
+            message = await self._hands.try_pod(pod)
+            if message is not None:
+                refused[_pool_of(pod)] = message
+        probed = Probed(plan.probe_revision, refused)
+        self._probed[service] = (time.monotonic(), probed)
+
+    def _decide_again(self, service: ServiceKey) -> Plan | None:
+        observed = self._observe(service)
+        if observed is None:
+            return None
+        return self._decide(service, observed, datetime.now(UTC))
+
+    def _observe(self, service: ServiceKey) -> Observed | None:
+        at, probed = self._probed.get(service, (0.0, None))
+        if probed is not None and time.monotonic() - at > PROBE_LASTS_S:
+            del self._probed[service]
+            probed = None
+        rejected: Mapping[ObjectKey, str] = dict(self._rejected.get(service, {}))
+        return self._store.observed(service, probed, rejected)
+
+
+def _shown(action: Action) -> str:
+    if isinstance(action, Delete):
+        return f"delete {action.key.kind} {action.key.name} ({action.why})"
+    manifest = action.manifest
+    verb = "status of" if isinstance(action, ApplyStatus) else "apply"
+    return f"{verb} {manifest['kind']} {manifest['metadata']['name']} ({action.why})"
+
+
+def _pool_of(pod: Manifest) -> str:
+    return str(pod["metadata"]["labels"][labels.POOL])
