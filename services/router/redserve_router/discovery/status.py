@@ -69,6 +69,8 @@ class DiscoveryStatus:
         self.synced = False
         self._problem = problem
         self._metrics.synced.set(0)
-        what = "the replicas known stay" if self.listed else "no replicas are known"
         write = log.warning if news else log.debug
-        write(f"discovery does not hear the API server: {what}", why=str(problem))
+        if self.listed:
+            write("discovery lost the API server: the replicas known stay", why=str(problem))
+        else:
+            write("discovery waits for the API server: no replicas known", why=str(problem))

@@ -113,6 +113,7 @@ class Roster(Generic[R]):
         if self._leaving.get(replica.address) is not replica:
             return
         del self._leaving[replica.address]
+        replica.closed = True  # before the next await: from here on nobody may begin a call
         run = self._runs.pop(replica, None)
         try:
             if run is not None:
