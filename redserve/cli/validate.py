@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from redserve.cli.common import add_manifest
+from redserve.cluster.check import check, without_effect
+from redserve.cluster.facts import OPTIONAL_KINDS, ClusterFacts
 from redserve.local.checks import refusals
 from redserve.spec.manifest import load_manifest
 
@@ -22,7 +24,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check the manifest; what only a cluster can do is told, and is no error."""
+    """Check the manifest; what only one of the two ways to run it can do is no error."""
     service = load_manifest(arguments.file)
     spec = service.spec
     print(
@@ -31,4 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for refusal in refusals(spec):
         print(f"not with 'redserve up': {refusal.field}: {refusal.why}")
+    # A cluster that has everything: what yours lacks, `redserve render` and the operator tell.
+    for unkept in check(service, ClusterFacts(kinds=frozenset(OPTIONAL_KINDS))):
+        print(f"not in a cluster: {unkept.field}: {unkept.message}")
+    for field in without_effect(service):
+        print(f"without effect in a cluster: {field}")
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redserve.cluster.names import MAIN_CONTAINER
 from redserve.cluster.scope import pool_spec
 from redserve.cluster.strategic_merge import merge_pod_template
+from redserve.errors import ConfigError
 from redserve.spec.quantity import Quantity
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def merged_resources(service: RedService, pool: Role) -> dict[str, Any]:
         base["spec"]["containers"][0]["resources"] = made  # type: ignore[assignment]
     patch = pool_spec(service, pool).pod_template or {}
     merged = merge_pod_template(base, patch, f"spec.{pool}.podTemplate")
-    return _resources_of_main(merged)
+    return _resources_of_main(merged, f"spec.{pool}.podTemplate.spec.containers")
 
 
 def plain_resources(resources: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,11 +132,14 @@ def _amounts(quantities: Mapping[str, Quantity]) -> dict[str, str]:
     return {name: str(quantity) for name, quantity in quantities.items()}
 
 
-def _resources_of_main(template: Mapping[str, Any]) -> dict[str, Any]:
+def _resources_of_main(template: Mapping[str, Any], field: str) -> dict[str, Any]:
     containers = (template.get("spec") or {}).get("containers") or []
     for container in containers:
         if container.get("name") == MAIN_CONTAINER:
-            resources: dict[str, Any] = container.get("resources") or {}
+            resources: dict[str, Any] = container.get("resources", {})
+            amounts = [resources.get(kind, {}) for kind in ("limits", "requests")]
+            if not all(isinstance(amount, dict) for amount in amounts):
+                raise ConfigError("limits and requests must be mappings", field=field)
             return resources
     return {}
 

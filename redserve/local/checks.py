@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic.alias_generators import to_snake
 
 from redserve.errors import ConfigError
+from redserve.spec.release import unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,21 +51,16 @@ def check_runnable_here(service: RedService) -> tuple[str, ...]:
 
 
 def refusals(spec: RedServiceSpec) -> Iterator[Refusal]:
-    """Everything that cannot be kept here, in the order of the manifest."""
-    yield from _model_refusals(spec)
+    """Everything that cannot be kept here: first what no place keeps, then what a cluster would."""
+    for unkept in unsupported(spec):
+        yield Refusal(unkept.field, unkept.why)
+    if spec.model.scheme == "pvc":
+        yield Refusal(
+            "spec.model.uri",
+            "pvc:// can be read in a cluster only; write file:///folder, or hf://organisation/name",
+        )
     for name, pool in _pools(spec):
         yield from _pool_refusals(name, pool)
-    for name, parallelism in (
-        ("encoder", spec.encoder.parallelism),
-        ("llm", spec.llm.parallelism),
-    ):
-        if (parallelism.tensor, parallelism.pipeline) != (1, 1):
-            yield Refusal(
-                f"spec.{name}.parallelism",
-                "a replica runs on one device in this release; write more replicas instead",
-            )
-    if spec.encoder.modalities != ("Image",):
-        yield Refusal("spec.encoder.modalities", "only Image can be served in this release")
     if spec.router.tls is not None:
         yield Refusal(
             "spec.router.tls",
@@ -72,33 +68,8 @@ def refusals(spec: RedServiceSpec) -> Iterator[Refusal]:
         )
     if spec.router.num_replicas > 1:
         yield Refusal("spec.router.replicas", "one machine has one address: write 1")
-    if spec.transport.type in ("RDMA", "TCP"):
-        yield Refusal(
-            "spec.transport.type",
-            f"{spec.transport.type} needs a data path that this release does not have yet; "
-            "write GRPC or Auto",
-        )
-    if spec.transport.type == "InProcess":
-        yield Refusal(
-            "spec.transport.type", "replicas are processes of their own; write GRPC or Auto"
-        )
-    if spec.transport.chunk_tokens is not None:
-        yield Refusal(
-            "spec.transport.chunkTokens", "an image travels whole in this release; remove it"
-        )
     if spec.reconcile == "Stopped":
         yield Refusal("spec.reconcile", "the manifest says Stopped; write Active to run it")
-
-
-def _model_refusals(spec: RedServiceSpec) -> Iterator[Refusal]:
-    if spec.model.scheme not in ("hf", "file"):
-        yield Refusal(
-            "spec.model.uri",
-            f"{spec.model.scheme}:// can be read in a cluster only; download the model and write "
-            "file:///folder, or hf://organisation/name",
-        )
-    if spec.engine.name != "Builtin":
-        yield Refusal("spec.engine.name", f"{spec.engine.name} does not run here; write Builtin")
 
 
 def _pool_refusals(name: str, pool: PoolSpec) -> Iterator[Refusal]:

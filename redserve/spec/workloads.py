@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from redserve.errors import ConfigError
+from redserve.spec.release import unsupported
 from redserve.spec.settings import (
     SERVICE_ACCOUNT_DIR,
     EncoderSettings,
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from redserve.spec.llm import LLMSpec
     from redserve.spec.placement import Place, Placement, Role
     from redserve.spec.pool import PoolSpec
-    from redserve.spec.service import RedService
+    from redserve.spec.service import RedService, RedServiceSpec
     from redserve.spec.settings import TransportKind
-    from redserve.spec.transport import TransportSpec
 
 DEFAULT_MEMORY_PERCENT: Final = 50
 MODULES: Final[Mapping[Role, str]] = {
@@ -33,6 +33,12 @@ MODULES: Final[Mapping[Role, str]] = {
     "llm": "redserve_llm",
 }
 """What `python -m` runs for each role."""
+SETTINGS: Final[Mapping[Role, type[ProcessSettings]]] = {
+    "router": RouterSettings,
+    "encoder": EncoderSettings,
+    "llm": LLMSettings,
+}
+"""What it reads."""
 
 _TRANSPORTS: Final[Mapping[str, TransportKind]] = {
     "Auto": "grpc",
@@ -210,16 +216,14 @@ def _compute(
     return {
         "device": place.device or pool.device.lower(),
         "dtype": service.spec.model.dtype.lower(),
-        "transport": placement.transport or _transport_kind(service.spec.transport),
+        "transport": placement.transport or _transport_kind(service.spec),
     }
 
 
-def _transport_kind(transport: TransportSpec) -> TransportKind:
-    kind = _TRANSPORTS.get(transport.type)
+def _transport_kind(spec: RedServiceSpec) -> TransportKind:
+    field = "spec.transport.type"
+    kind = _TRANSPORTS.get(spec.transport.type)
     if kind is None:
-        raise ConfigError(
-            f"{transport.type} needs a data path that this release does not have yet; "
-            "write GRPC or Auto",
-            field="spec.transport.type",
-        )
+        why = next(one.why for one in unsupported(spec) if one.field == field)
+        raise ConfigError(why, field=field)
     return kind

@@ -11,6 +11,7 @@ from tests.spec.manifests import EXAMPLES, ROOT, service
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"model": {"uri": "s3://a/b"}}, "spec.model.uri", "download the model and write file:///"),
+    ({"model": {"uri": "pvc://a/b"}}, "spec.model.uri", "in a cluster only"),
     ({"engine": {"name": "VLLM"}}, "spec.engine.name", "write Builtin"),
     ({"encoder": {"replicas": 0}}, "spec.encoder.replicas", "write at least 1"),
     ({"llm": {"scaling": {"minReplicas": 0, "maxReplicas": 1}}}, "spec.llm.replicas", "at least 1"),
@@ -67,12 +68,12 @@ def test_scaling_is_told() -> None:
 def test_the_complete_example_needs_a_cluster() -> None:
     fields = [one.field for one in refusals(load_manifest(EXAMPLES / "complete.yaml").spec)]
     assert fields == [
-        "spec.llm.extraArgs",
         "spec.llm.parallelism",
         "spec.encoder.modalities",
+        "spec.transport.type",
+        "spec.llm.extraArgs",
         "spec.router.tls",
         "spec.router.replicas",
-        "spec.transport.type",
     ]
 
 

@@ -24,7 +24,7 @@ WITHOUT = {
     "encoder_addresses", "llm_addresses", "encoder_service", "llm_service", "service_namespace",
     "encoders_required", "service_account_dir", "max_connection_age_s",
 }  # fmt: skip
-"""Settings that the supervisor or the cluster chooses, or that the command line may have changed."""
+"""Settings that the supervisor or cluster chooses, or that the command line may have changed."""
 
 
 @pytest.mark.parametrize("role", ["encoder", "llm", "router"])

@@ -1,0 +1,49 @@
+"""Model sources that pods could not read."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from redserve.cluster.facts import Refusal
+from redserve.cluster.model_source import MODELS, split_claim
+from redserve.spec.patterns import OBJECT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redserve.spec.model import ModelSpec
+
+_REASON = "InvalidModelSource"
+_FIELD = "spec.model.uri"
+
+
+def model_refusals(model: ModelSpec) -> Iterator[Refusal]:
+    """What is wrong with a URI of a scheme that can be read."""
+    if model.scheme == "hf" and re.fullmatch(r"hf://[^/\s]+/[^/\s]+", model.uri) is None:
+        yield Refusal(_REASON, _FIELD, "is no hub name: write hf://organisation/name")
+    if model.scheme == "file":
+        yield from _path_refusals(unquote(model.uri.removeprefix("file://")), folder=True)
+    if model.scheme == "pvc":
+        claim, path = split_claim(model.uri)
+        if re.fullmatch(OBJECT_NAME, claim) is None:
+            yield Refusal(
+                _REASON,
+                _FIELD,
+                f"{claim!r} is no name of a PersistentVolumeClaim: write pvc://claim/folder",
+            )
+        yield from _path_refusals(path, folder=False)
+
+
+def _path_refusals(path: str, *, folder: bool) -> Iterator[Refusal]:
+    steps = [step for step in path.split("/") if step not in ("", ".")]
+    if folder and not steps:
+        yield Refusal(
+            _REASON,
+            _FIELD,
+            f"names no folder: write file://folder for one in {MODELS} of the image, or "
+            "file:///folder",
+        )
+    if ".." in steps:
+        yield Refusal(_REASON, _FIELD, "leads out of its folder by '..'; write the folder itself")
