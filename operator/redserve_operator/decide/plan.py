@@ -39,7 +39,7 @@ class ApplyStatus:
     """Server-side apply with force to the status subresource of a child (a RedPool).
 
     Attributes:
-        manifest: apiVersion, kind, name, namespace and the whole `status`; nothing else.
+        manifest: apiVersion, kind, name, namespace, uid and the whole `status`; nothing else.
         manager: Field manager.
         why: As for `Apply`.
     """

@@ -1,16 +1,61 @@
-"""The decision about one RedService, whole: what is seen goes in, what to do comes out."""
+"""The decision about one RedService, whole: what is seen goes in, what to do comes out.
+
+parse ▶ check ▶ render ▶ dry run ▶ sizes ▶ rollout ▶ writes and deletions ▶ status and events
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
+from redserve.cluster import names
+from redserve.cluster.check import check
+from redserve.cluster.facts import OPTIONAL_KINDS, Owner
+from redserve.cluster.names import POOLS
+from redserve.cluster.render import render
+from redserve.cluster.scope import pool_spec
+from redserve.spec.pool_resource import POOL_KIND
+from redserve_operator.decide import reasons
+from redserve_operator.decide.accept import (
+    ManifestRefused,
+    is_accepted,
+    judge_probe,
+    parse,
+    probe_pods,
+    refuse,
+)
+from redserve_operator.decide.census import take_census
+from redserve_operator.decide.conditions import PROGRESS_DEADLINE, Scene, deadline, judge, store
+from redserve_operator.decide.events import conditions_by_type, edges
+from redserve_operator.decide.frozen import is_old_left, paused, refused
+from redserve_operator.decide.loading import look_at_model
+from redserve_operator.decide.objects import is_going, key_of, newest, time_of, uid_of
+from redserve_operator.decide.observed import ObjectKey
 from redserve_operator.decide.plan import Plan
+from redserve_operator.decide.pool_view import view_pool
+from redserve_operator.decide.rollout import goal, next_targets
+from redserve_operator.decide.sizes import keep_red_pool, red_pool_status, selector_of, size_of
+from redserve_operator.decide.status import endpoints, is_stored, pool_entry, write_status
+from redserve_operator.decide.upkeep import keep, leftovers, resize
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
-    from redserve.cluster.facts import Context
+    from redserve.cluster.facts import Context, Manifest, Rendered
+    from redserve.spec.placement import Role
+    from redserve.spec.service import RedService
+    from redserve_operator.decide.census import Census
+    from redserve_operator.decide.loading import Loading
     from redserve_operator.decide.observed import Observed
+    from redserve_operator.decide.plan import Action
+    from redserve_operator.decide.rollout import Targets
+    from redserve_operator.decide.sizes import Size
+
+_PROBE_AGAIN_S: Final = 60.0
+"""A refusal by the API server may have been mended in the cluster."""
+_REPORT_AGAIN_S: Final = 5.0
 
 
 def reconcile(context: Context, observed: Observed, now: datetime) -> Plan:
@@ -22,4 +67,252 @@ def reconcile(context: Context, observed: Observed, now: datetime) -> Plan:
         observed: What is seen; the manifest is `observed.resource`.
         now: An aware time.
     """
-    raise NotImplementedError
+    resource = observed.resource
+    if is_going(resource):
+        return Plan()  # the garbage collector does the rest
+    try:
+        service = parse(resource)
+        refuse(check(service, context.facts))
+    except ManifestRefused as error:
+        return refused(observed, error.verdict, now)
+    if service.spec.reconcile == "Paused":
+        return paused(observed, now)
+    context = replace(
+        context,
+        namespace=resource["metadata"]["namespace"],
+        owner=Owner(service.name, uid_of(resource)),
+        model_revision="",
+    )
+    rendered, loading = _render(service, context, observed, now)
+    status = resource.get("status") or {}
+    if not is_accepted(conditions_by_type(status), status, rendered.revision):
+        if observed.probed is None or observed.probed.revision != rendered.revision:
+            pods = probe_pods(rendered, observed.children)
+            return Plan(probe=pods, probe_revision=rendered.revision)
+        try:
+            judge_probe(observed.probed)
+        except ManifestRefused as error:
+            return refused(observed, error.verdict, now, _PROBE_AGAIN_S)
+    return _Round(service, rendered, loading, observed, now).plan()
+
+
+def _render(
+    service: RedService, context: Context, observed: Observed, now: datetime
+) -> tuple[Rendered, Loading]:
+    """The objects, of the commit that the loader has found if it has."""
+    rendered = render(service, context)
+    loading = look_at_model(service, rendered.loader, observed, now)
+    if loading.revision:
+        pinned = render(service, replace(context, model_revision=loading.revision))
+        # The Job resolves the revision, so it is the one that does not know the commit.
+        rendered = replace(pinned, loader=rendered.loader)
+    return rendered, loading
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One decision about a manifest that is accepted."""
+
+    service: RedService
+    rendered: Rendered
+    loading: Loading
+    observed: Observed
+    now: datetime
+
+    def plan(self) -> Plan:
+        resource = self.observed.resource
+        census = take_census(self.observed, uid_of(resource))
+        sizes = {pool: self._size(pool) for pool in POOLS}
+        targets = self._targets(census, sizes)
+        before = resource.get("status") or {}
+        stored = conditions_by_type(before)
+        generation = int(resource["metadata"].get("generation", 0))
+        scene = self._scene(census, sizes, before)
+        verdicts = judge(scene, stored, generation, self.now)
+        verdicts["Accepted"] = reasons.VALID.says("the manifest is usable")
+        current = before.get("currentRevision", "")
+        status = write_status(
+            generation,
+            store(verdicts, stored, generation, self.now),
+            [pool_entry(view) for view in scene.pools],
+            currentRevision=self._update if scene.is_settled and not self._is_stopped else current,
+            updateRevision=self._update,
+            endpoints=endpoints(self.service, resource["metadata"]["namespace"]),
+            model=self.loading.record,
+        )
+        is_new = not is_stored(status, before)
+        due = deadline(scene, verdicts["Progressing"], conditions_by_type(status)["Progressing"])
+        return Plan(
+            actions=tuple(self._actions(census, sizes, targets)),
+            status=status if is_new else None,
+            events=edges(before, status) if is_new else (),
+            requeue_after_s=self._again_after_s(due),
+        )
+
+    @property
+    def _update(self) -> str:
+        return self.rendered.revision
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self.service.spec.reconcile == "Stopped"
+
+    def _size(self, pool: Role) -> Size:
+        size = size_of(pool_spec(self.service, pool), self._red_pool(pool))
+        return replace(size, wanted=0, least=0) if self._is_stopped else size
+
+    def _red_pool(self, pool: Role) -> Manifest | None:
+        key = ObjectKey(POOL_KIND, names.pool_name(self.service.name, pool))
+        return self.observed.children.get(key)
+
+    def _leading(self, census: Census) -> str:
+        """The revision that is to remain for now.
+
+        While the checkpoint of the newest one is being fetched, that is the one which serves: it
+        must go on following its size.
+        """
+        settled = str((self.observed.resource.get("status") or {}).get("currentRevision", ""))
+        if self.loading.may_start:
+            return self._update
+        if settled in census.revisions():
+            return settled
+        ready = {
+            revision: sum(census.tally(pool, revision).ready for pool in POOLS)
+            for revision in sorted(census.revisions())
+        }
+        return max(ready, key=lambda revision: ready[revision], default="")
+
+    def _targets(self, census: Census, sizes: Mapping[Role, Size]) -> Targets:
+        leading = self._leading(census)
+        if not leading:
+            return {pool: {} for pool in POOLS}
+        goals = {}
+        for pool in POOLS:
+            words = pool_spec(self.service, pool).rollout
+            goals[pool] = goal(sizes[pool].wanted, words.max_surge, words.max_unavailable)
+        status = self.observed.resource.get("status") or {}
+        settled = str(status.get("currentRevision", ""))
+        return next_targets(goals, leading, census.tallies, settled)
+
+    def _actions(
+        self, census: Census, sizes: Mapping[Role, Size], targets: Targets
+    ) -> Iterator[Action]:
+        children = self.observed.children
+        late = [one for one in self.rendered.shared if one["kind"] in OPTIONAL_KINDS]
+        yield from self._keep_all(one for one in self.rendered.shared if one not in late)
+        yield from self._keep_loader()
+        yield from self._keep_revision(targets)
+        for pool in POOLS:
+            for revision, workload in census.workloads[pool].items():
+                if revision == self._update and self.loading.may_start:
+                    continue
+                resized = resize(workload, targets[pool].get(revision, 0))
+                if resized is not None:
+                    yield resized
+        yield from self._red_pool_statuses(census, sizes)
+        # Kinds of other projects last: when their webhooks fail, everything else is done.
+        yield from self._keep_all(iter(late))
+        wanted = {key_of(one) for one in self.rendered.shared}
+        if self.rendered.loader is not None:
+            wanted.add(key_of(self.rendered.loader))
+        if self.loading.may_start:
+            for objects in self.rendered.pools:
+                wanted |= {key_of(one) for one in (objects.config, objects.service)}
+                wanted.add(key_of(objects.workload))
+        leading = self._leading(census) or self._update
+        uid = uid_of(self.observed.resource)
+        yield from leftovers(children, wanted, uid, census, leading)
+
+    def _keep_all(self, manifests: Iterator[Manifest]) -> Iterator[Action]:
+        for manifest in manifests:
+            if manifest["kind"] == POOL_KIND:
+                pool = next(p for p in POOLS if self._is_of(manifest, p))
+                action = keep_red_pool(
+                    manifest, pool_spec(self.service, pool), self.observed.children
+                )
+            else:
+                action = keep(manifest, self.observed.children)
+            if action is not None:
+                yield action
+
+    def _is_of(self, red_pool: Manifest, pool: Role) -> bool:
+        return bool(red_pool["metadata"]["name"] == names.pool_name(self.service.name, pool))
+
+    def _keep_loader(self) -> Iterator[Action]:
+        loader = self.rendered.loader
+        if loader is None or (self._is_stopped and key_of(loader) not in self.observed.children):
+            return
+        action = keep(loader, self.observed.children)
+        if action is not None:
+            yield action
+
+    def _keep_revision(self, targets: Targets) -> Iterator[Action]:
+        if not self.loading.may_start:
+            return
+        configured = [one for pool in self.rendered.pools for one in (pool.config, pool.service)]
+        workloads = [
+            pool.workload_with(targets[pool.pool][self._update]) for pool in self.rendered.pools
+        ]
+        yield from self._keep_all(iter([*configured, *workloads]))
+
+    def _red_pool_statuses(self, census: Census, sizes: Mapping[Role, Size]) -> Iterator[Action]:
+        for objects in self.rendered.pools:
+            pool, have = objects.pool, self._red_pool(objects.pool)
+            if have is None:
+                continue
+            selector = selector_of(
+                self.service.name, pool, one_pod_of_many=objects.pods_per_replica > 1
+            )
+            ready = census.tally(pool, self._update).ready
+            wanted, present = sizes[pool].wanted, census.num_present(pool)
+            action = red_pool_status(have, selector, wanted, present, ready)
+            if action is not None:
+                yield action
+
+    def _scene(
+        self, census: Census, sizes: Mapping[Role, Size], before: Mapping[str, Any]
+    ) -> Scene:
+        is_rolling = before.get("currentRevision", "") != self._update
+        drains = any(pod.terminating for pod in self.observed.pods)
+        views = tuple(
+            view_pool(
+                pool,
+                sizes[pool].wanted,
+                # What is scaled may lack replicas, but a revision has to be whole once.
+                sizes[pool].wanted if is_rolling else sizes[pool].least,
+                self._update,
+                census,
+                drains=drains,
+            )
+            for pool in POOLS
+        )
+        return Scene(
+            pools=views,
+            model=self.loading.verdict,
+            may_start=self.loading.may_start,
+            update=self._update,
+            is_rolling=is_rolling,
+            is_old_left=is_old_left(census.tallies, self._update),
+            is_stopped=self._is_stopped,
+            moved=self._moved(census),
+            patience=PROGRESS_DEADLINE + self._longest_drain,
+        )
+
+    @property
+    def _longest_drain(self) -> timedelta:
+        longest = max(pool_spec(self.service, pool).rollout.drain_timeout_seconds for pool in POOLS)
+        return timedelta(seconds=longest)
+
+    def _moved(self, census: Census) -> datetime | None:
+        """When a workload was made or a pod changed last."""
+        made = [
+            time_of(workload["metadata"].get("creationTimestamp"))
+            for pool in POOLS
+            for workload in census.workloads[pool].values()
+        ]
+        return newest(*made, *(pod.changed for pod in self.observed.pods))
+
+    def _again_after_s(self, due: datetime | None) -> float | None:
+        if self.loading.waits_for_report:
+            return _REPORT_AGAIN_S
+        return max(1.0, (due - self.now).total_seconds()) if due is not None else None

@@ -1,0 +1,139 @@
+"""Is the manifest usable: as an object of ours, on this cluster, for the API server."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from redserve.cluster import labels
+from redserve.spec.problems import problems_of
+from redserve.spec.service import RedService
+from redserve.spec.yaml_source import YamlSource
+from redserve_operator.decide import reasons
+from redserve_operator.decide.objects import label_of
+from redserve_operator.decide.observed import ObjectKey
+from redserve_operator.decide.pool_view import LONGEST_MESSAGE, QUOTA
+from redserve_operator.decide.reasons import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from redserve.cluster.facts import Manifest, PoolObjects, Refusal, Rendered
+    from redserve_operator.decide.observed import Probed
+
+_MAX_PROBLEMS: Final = 5
+
+
+class ManifestRefused(Exception):
+    """The manifest cannot be kept.
+
+    Attributes:
+        verdict: For the condition Accepted.
+    """
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict
+
+
+def parse(resource: Mapping[str, Any]) -> RedService:
+    """The manifest in an object of the API server.
+
+    Labels and annotations are left out: they are the object's, and Kubernetes allows more in them
+    than manifests of ours do.
+
+    Raises:
+        ManifestRefused: Something is in it that the CustomResourceDefinition lets through.
+    """
+    metadata = resource["metadata"]
+    manifest = {
+        "apiVersion": resource["apiVersion"],
+        "kind": resource["kind"],
+        "metadata": {key: metadata[key] for key in ("name", "namespace") if key in metadata},
+        "spec": resource.get("spec"),
+    }
+    try:
+        return RedService.model_validate(manifest)
+    except ValidationError as error:
+        problems = problems_of(error, RedService, YamlSource.parse(json.dumps(manifest)))
+        told = [f"{one.field}: {one.message}" for one in problems[:_MAX_PROBLEMS]]
+        if len(problems) > _MAX_PROBLEMS:
+            told.append(f"and {len(problems) - _MAX_PROBLEMS} more")
+        raise ManifestRefused(reasons.INVALID_MANIFEST.says("; ".join(told))) from None
+
+
+def refuse(refusals: Sequence[Refusal]) -> None:
+    """Raise for the first refusal; the others are told in the message.
+
+    Raises:
+        ManifestRefused: There are refusals.
+    """
+    if refusals:
+        told = "; ".join(f"{one.field}: {one.message}" for one in refusals)
+        raise ManifestRefused(Verdict("False", refusals[0].reason, told))
+
+
+def probe_pods(rendered: Rendered, children: Mapping[ObjectKey, Manifest]) -> tuple[Manifest, ...]:
+    """One pod of each pool, to be sent to the API server in a dry run."""
+    coming = {
+        shared["metadata"]["name"]
+        for shared in rendered.shared
+        if shared["kind"] == "ServiceAccount"
+        and ObjectKey("ServiceAccount", shared["metadata"]["name"]) not in children
+    }
+    return tuple(_pod(pool, coming) for pool in rendered.pools)
+
+
+def judge_probe(probed: Probed) -> None:
+    """What the dry run says about the manifest.
+
+    A used-up quota refuses nothing: pods are created as it allows, and the pool says what is short.
+
+    Raises:
+        ManifestRefused: The API server does not take a pod.
+    """
+    refused = {
+        pool: message for pool, message in sorted(probed.refused.items()) if QUOTA not in message
+    }
+    if refused:
+        told = "; ".join(f"{pool}: {message}" for pool, message in refused.items())
+        raise ManifestRefused(reasons.INVALID_POD_TEMPLATE.says(told[: 4 * LONGEST_MESSAGE]))
+
+
+def _pod(pool: PoolObjects, coming_accounts: set[str]) -> Manifest:
+    template = _template(pool.workload)
+    spec = dict(template["spec"])
+    if spec.get("serviceAccountName") in coming_accounts:
+        # It is made together with the pods; before that its name alone would be refused.
+        del spec["serviceAccountName"]
+        spec["automountServiceAccountToken"] = False
+    metadata = pool.workload["metadata"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            **(template.get("metadata") or {}),
+            "generateName": f"{metadata['name']}-",
+            "namespace": metadata["namespace"],
+        },
+        "spec": spec,
+    }
+
+
+def _template(workload: Manifest) -> Manifest:
+    group = workload["spec"].get("leaderWorkerTemplate")
+    template: Manifest = group["workerTemplate"] if group else workload["spec"]["template"]
+    return template
+
+
+def is_accepted(stored: Mapping[str, Manifest], status: Mapping[str, Any], revision: str) -> bool:
+    """Whether the API server has taken the pods of this revision before."""
+    accepted = stored.get("Accepted") or {}
+    return accepted.get("status") == "True" and status.get("updateRevision") == revision
+
+
+def pool_of(pod: Mapping[str, Any]) -> str:
+    """The pool of a pod that was made by `probe_pods`."""
+    return label_of(pod, labels.POOL)
