@@ -35,7 +35,10 @@ test-gpu: setup ## Tests that need a CUDA device
 
 test-cluster: setup ## Tests on a real control plane, which is built from Go modules at first use
 	@$(BIN)/python -m tools.kubernetes.build cluster
-	@$(BIN)/python -m tools.kubernetes.netns -- $(BIN)/python -m pytest -m cluster tests/kubernetes
+	@$(BIN)/python -m tools.kubernetes.netns -- $(BIN)/python -m pytest -m cluster tests/kubernetes tests/helm
+
+images: setup ## Build the container images (docker, podman or buildah; REGISTRY=, TAG=)
+	@$(BIN)/python -m tools.kubernetes.images $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG))
 
 check: lint types layers protos-lint docs-check ## What CI checks next to the tests
 
@@ -82,4 +85,4 @@ demo-model: setup ## Train the demo model again (CPU, under an hour)
 clean: ## Remove environments and caches
 	@rm -rf $(VENV) $(PROTO_VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test test-gpu test-cluster check lint types layers protos protos-lint protos-check docs docs-check bench bench-operator demo-model clean
+.PHONY: help setup demo test test-gpu test-cluster check lint types layers protos protos-lint protos-check docs docs-check bench bench-operator demo-model clean images

@@ -1,7 +1,7 @@
 """`python tools/requirements.py EXTRA...`: what pyproject.toml asks for, one requirement a line.
 
-Dockerfiles install it before the code, so that a layer of gigabytes changes only when pyproject.toml
-or constraints.txt do. Standard library only: nothing is installed yet when it runs.
+Dockerfiles install it before the code, so that a layer of gigabytes changes only when
+pyproject.toml or constraints.txt do. Standard library only: nothing is installed yet when it runs.
 """
 
 from __future__ import annotations
