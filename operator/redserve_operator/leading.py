@@ -76,7 +76,13 @@ class Leader:
         self._store = Store()
         self._queue = WorkQueue(settings.debounce_s, RETRIES)
         self._hands = Hands(client, self._store, metrics, identity, may_write)
-        self._worker = Worker(self._store, self._hands, self._decide, resync_s=settings.resync_s)
+        self._worker = Worker(
+            self._store,
+            self._hands,
+            self._decide,
+            debounce_s=settings.debounce_s,
+            resync_s=settings.resync_s,
+        )
         self._facts = ClusterFacts()
         self._audit: Audit | None = None
         self.not_ready = "waits for the API server"

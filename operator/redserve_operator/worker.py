@@ -56,13 +56,17 @@ class Worker:
         store: The cache.
         hands: Carry out what was decided.
         decide: The pure decision.
+        debounce_s: Time from acting to looking at what came of it, seconds.
         resync_s: Longest time between two looks at a service, seconds.
     """
 
-    def __init__(self, store: Store, hands: Hands, decide: Decide, *, resync_s: float) -> None:
+    def __init__(
+        self, store: Store, hands: Hands, decide: Decide, *, debounce_s: float, resync_s: float
+    ) -> None:
         self._store = store
         self._hands = hands
         self._decide = decide
+        self._debounce_s = debounce_s
         self._resync_s = resync_s
         self._probed: dict[ServiceKey, tuple[float, Probed]] = {}
         self._rejected: dict[ServiceKey, dict[ObjectKey, str]] = {}
@@ -119,7 +123,7 @@ class Worker:
         )
         # What was just done may be all that the next step waits for; no notice of it will come,
         # because the cache knows it already.
-        return Outcome("acted", 0.0 if plan.actions else again)
+        return Outcome("acted", self._debounce_s if plan.actions else again)
 
     async def _act(
         self, service: ServiceKey, actions: Sequence[Action]

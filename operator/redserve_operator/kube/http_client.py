@@ -109,7 +109,7 @@ class HttpKubeClient:
         version = 0
         while True:
             page = await self._call("list", "GET", kind.path(namespace), query, accept=_METADATA)
-            found += (_listed(item["metadata"]) for item in page.get("items", ()))
+            found += (_listed(item["metadata"]) for item in page.get("items") or ())
             # All pages are of one moment, that of the first.
             version = version or int(page["metadata"].get("resourceVersion") or 0)
             further = page["metadata"].get("continue", "")
