@@ -87,8 +87,12 @@ class PoolStatus(Spec):
 
 
 class ModelStatus(Spec):
-    """The checkpoint."""
+    """The checkpoint that the loader Job has put into the volume."""
 
+    uri: Text | None = Field(default=None, description="What the manifest names.")
+    loader: str | None = Field(
+        default=None, max_length=253, description="Name of the Job that has succeeded."
+    )
     revision: str | None = Field(
         default=None,
         max_length=256,
