@@ -14,7 +14,7 @@ from redserve.spec.yaml_source import YamlSource
 from redserve_operator.decide import reasons
 from redserve_operator.decide.objects import label_of
 from redserve_operator.decide.observed import ObjectKey
-from redserve_operator.decide.pool_view import LONGEST_MESSAGE, QUOTA
+from redserve_operator.decide.pool_view import QUOTA
 from redserve_operator.decide.reasons import Verdict
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def judge_probe(probed: Probed) -> None:
     }
     if refused:
         told = "; ".join(f"{pool}: {message}" for pool, message in refused.items())
-        raise ManifestRefused(reasons.INVALID_POD_TEMPLATE.says(told[: 4 * LONGEST_MESSAGE]))
+        raise ManifestRefused(reasons.INVALID_POD_TEMPLATE.says(told))
 
 
 def _pod(pool: PoolObjects, coming_accounts: set[str]) -> Manifest:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redserve_operator.decide import reasons
 from redserve_operator.decide.objects import newest, text_of, time_of
+from redserve_operator.decide.pool_view import LONGEST_MESSAGE
 from redserve_operator.decide.reasons import CONDITIONS, POOL_CONDITIONS
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def _moving(scene: Scene) -> Verdict:
     if short is not None and short.trouble is not None:
         return reasons.INSUFFICIENT_CAPACITY.says(f"{short.pool}: {short.trouble.message}", "True")
     if scene.is_rolling or scene.is_old_left:
-        return reasons.ROLLOUT_IN_PROGRESS.says(f"revision {scene.update} is taking over")
+        how = "is taking over" if scene.is_old_left else "is starting"
+        return reasons.ROLLOUT_IN_PROGRESS.says(f"revision {scene.update} {how}")
     return reasons.SCALING.says("pods are being started, replaced or stopped")
 
 
@@ -222,7 +224,7 @@ def store(
                 if same and before
                 else text_of(now),
                 "reason": verdict.reason,
-                "message": verdict.message,
+                "message": verdict.message[:LONGEST_MESSAGE],
             }
         )
     return made
