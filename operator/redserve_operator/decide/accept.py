@@ -47,21 +47,26 @@ def parse(resource: Mapping[str, Any]) -> RedService:
     Raises:
         ManifestRefused: Something is in it that the CustomResourceDefinition lets through.
     """
-    metadata = resource["metadata"]
-    manifest = {
-        "apiVersion": resource["apiVersion"],
-        "kind": resource["kind"],
-        "metadata": {key: metadata[key] for key in ("name", "namespace") if key in metadata},
-        "spec": resource.get("spec"),
-    }
     try:
-        return RedService.model_validate(manifest)
+        return RedService.model_validate(manifest_of(resource))
     except ValidationError as error:
+        manifest = manifest_of(resource)
         problems = problems_of(error, RedService, YamlSource.parse(json.dumps(manifest)))
         told = [f"{one.field}: {one.message}" for one in problems[:_MAX_PROBLEMS]]
         if len(problems) > _MAX_PROBLEMS:
             told.append(f"and {len(problems) - _MAX_PROBLEMS} more")
         raise ManifestRefused(reasons.INVALID_MANIFEST.says("; ".join(told))) from None
+
+
+def manifest_of(resource: Mapping[str, Any]) -> Manifest:
+    """What the user wrote of an object, with the schema's defaults."""
+    metadata = resource["metadata"]
+    return {
+        "apiVersion": resource["apiVersion"],
+        "kind": resource["kind"],
+        "metadata": {key: metadata[key] for key in ("name", "namespace") if key in metadata},
+        "spec": resource.get("spec"),
+    }
 
 
 def refuse(refusals: Sequence[Refusal]) -> None:

@@ -10,10 +10,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from redserve.cluster import names
-from redserve.cluster.check import check
 from redserve.cluster.facts import OPTIONAL_KINDS, Owner
 from redserve.cluster.names import POOLS
-from redserve.cluster.render import render
 from redserve.cluster.scope import pool_spec
 from redserve.spec.pool_resource import POOL_KIND
 from redserve_operator.decide import reasons
@@ -21,9 +19,7 @@ from redserve_operator.decide.accept import (
     ManifestRefused,
     is_accepted,
     judge_probe,
-    parse,
     probe_pods,
-    refuse,
 )
 from redserve_operator.decide.census import take_census
 from redserve_operator.decide.conditions import PROGRESS_DEADLINE, Scene, deadline, judge, store
@@ -34,6 +30,7 @@ from redserve_operator.decide.objects import is_going, key_of, newest, time_of, 
 from redserve_operator.decide.observed import ObjectKey
 from redserve_operator.decide.plan import Plan
 from redserve_operator.decide.pool_view import view_pool
+from redserve_operator.decide.rendering import accepted, rendered
 from redserve_operator.decide.rollout import goal, next_targets
 from redserve_operator.decide.sizes import keep_red_pool, red_pool_status, selector_of, size_of
 from redserve_operator.decide.status import endpoints, is_stored, pool_entry, write_status
@@ -71,8 +68,7 @@ def reconcile(context: Context, observed: Observed, now: datetime) -> Plan:
     if is_going(resource):
         return Plan()  # the garbage collector does the rest
     try:
-        service = parse(resource)
-        refuse(check(service, context.facts))
+        service = accepted(resource, context.facts)
     except ManifestRefused as error:
         return refused(observed, error.verdict, now)
     if service.spec.reconcile == "Paused":
@@ -83,30 +79,30 @@ def reconcile(context: Context, observed: Observed, now: datetime) -> Plan:
         owner=Owner(service.name, uid_of(resource)),
         model_revision="",
     )
-    rendered, loading = _render(service, context, observed, now)
+    objects, loading = _render(service, context, observed, now)
     status = resource.get("status") or {}
-    if not is_accepted(conditions_by_type(status), status, rendered.revision):
-        if observed.probed is None or observed.probed.revision != rendered.revision:
-            pods = probe_pods(rendered, observed.children)
-            return Plan(probe=pods, probe_revision=rendered.revision)
+    if not is_accepted(conditions_by_type(status), status, objects.revision):
+        if observed.probed is None or observed.probed.revision != objects.revision:
+            pods = probe_pods(objects, observed.children)
+            return Plan(probe=pods, probe_revision=objects.revision)
         try:
             judge_probe(observed.probed)
         except ManifestRefused as error:
             return refused(observed, error.verdict, now, _PROBE_AGAIN_S)
-    return _Round(service, rendered, loading, observed, now).plan()
+    return _Round(service, objects, loading, observed, now).plan()
 
 
 def _render(
     service: RedService, context: Context, observed: Observed, now: datetime
 ) -> tuple[Rendered, Loading]:
     """The objects, of the commit that the loader has found if it has."""
-    rendered = render(service, context)
-    loading = look_at_model(service, rendered.loader, observed, now)
+    objects = rendered(observed.resource, context)
+    loading = look_at_model(service, objects.loader, observed, now)
     if loading.revision:
-        pinned = render(service, replace(context, model_revision=loading.revision))
+        pinned = replace(context, model_revision=loading.revision)
         # The Job resolves the revision, so it is the one that does not know the commit.
-        rendered = replace(pinned, loader=rendered.loader)
-    return rendered, loading
+        objects = replace(rendered(observed.resource, pinned), loader=objects.loader)
+    return objects, loading
 
 
 @dataclass(frozen=True, slots=True)
