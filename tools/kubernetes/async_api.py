@@ -85,7 +85,11 @@ class Api:
         """
         known: dict[str, JsonObject] = {}
         while True:
-            listed = await self.call("GET", path, **query)
+            try:
+                listed = await self.call("GET", path, **query)
+            except (ApiError, aiohttp.ClientError, TimeoutError):
+                await asyncio.sleep(_RELIST_PAUSE_S)
+                continue
             now = {item["metadata"]["uid"]: item for item in listed["items"]}
             for uid in known.keys() - now.keys():
                 yield Change("DELETED", known.pop(uid))

@@ -198,6 +198,7 @@ class ControlPlane:
         return (
             f"--etcd-servers=http://{LOOPBACK}:{self._ports['etcd']}",
             f"--bind-address={LOOPBACK}",
+            f"--advertise-address={LOOPBACK}",
             f"--secure-port={self._ports['api-server']}",
             # The Service `kubernetes` would point to loopback, which EndpointSlices refuse.
             "--endpoint-reconciler-type=none",
