@@ -191,7 +191,7 @@ def test_what_the_operator_may(cluster: ControlPlane, installed: Release) -> Non
         for verb in ("list", "watch", "create", "patch", "delete"):
             assert can(cluster, ACCOUNT, verb, resource), (verb, resource)
     assert can(cluster, ACCOUNT, "patch", f"{SERVICES}/status")
-    assert can(cluster, ACCOUNT, "update", LEASES, NAMESPACE)
+    assert can(cluster, ACCOUNT, "create", LEASES, NAMESPACE)
     assert not can(cluster, ACCOUNT, "get", LEASES, "team-a")
 
 

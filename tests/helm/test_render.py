@@ -10,6 +10,7 @@ import yaml
 
 import redserve
 from redserve.spec.settings import OperatorSettings
+from redserve_operator.election import LEASE_NAME
 from tests.helm.chart import (
     CHART,
     NAMESPACE,
@@ -154,6 +155,11 @@ def test_the_operator_holds_what_it_grants_and_no_more() -> None:
     assert not {verb for _, verb in rights} & {"*", "escalate", "bind", "impersonate"}
     assert ("pods", "delete") not in rights
     assert ("redservices", "patch") not in rights
+
+
+def test_the_lease_that_may_be_taken_is_the_one_that_is_asked_for() -> None:
+    rules = one_of(template(CASES["default"]), "Role", f"{OPERATOR}-leases")["rules"]
+    assert [rule.get("resourceNames") for rule in rules] == [None, [LEASE_NAME]]
 
 
 def test_namespaced_releases_have_no_rights_in_the_cluster() -> None:
