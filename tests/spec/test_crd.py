@@ -221,3 +221,23 @@ def test_the_complete_example_has_every_field() -> None:
 def test_the_minimal_example_is_short() -> None:
     lines = (ROOT / "examples/redservice-minimal.yaml").read_text().splitlines()
     assert len(lines) <= 16
+
+
+def test_status_is_read_as_it_is_written() -> None:
+    """By the models too, for those who report or watch a service in Python."""
+    written = {
+        "observedGeneration": 1,
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+                "reason": "Serving",
+                "message": "",
+            }
+        ],
+        "pools": [{"name": "llm", "desired": 2, "ready": 2, "readyText": "2/2"}],
+        "endpoints": {"grpc": "demo:50051"},
+    }
+    made = RedServiceStatus.model_validate(written)
+    assert made.model_dump(by_alias=True, mode="json", exclude_none=True) == written

@@ -12,6 +12,7 @@ from redserve.spec.manifest import (
     open_manifest,
     parse_manifest,
 )
+from redserve.spec.yaml_source import YamlError, YamlSource
 
 GOOD = """\
 apiVersion: redserve.dev/v1alpha1
@@ -204,3 +205,33 @@ def test_errors_about_something_else_stay_as_they_are(tmp_path: Path, field: str
     with pytest.raises(RedServeError) as caught, open_manifest(path).pointing():
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("y", True),
+        ("No", False),
+        ("1e3", 1000),  # a float without a fraction is a whole number in JSON
+        ("2.0", 2),
+        ("12e4567", "12e4567"),  # as a commit may begin: too large for a number
+        ("1:30", "1:30"),  # no sexagesimal number
+        ("010", 8),
+        ("0o10", 8),
+        ("089", 89),
+        ("-0x1F", -31),
+        ("1_000", 1000),
+        ("=", "="),
+        ("2026-01-02", "2026-01-02"),
+    ],
+)
+def test_words_mean_what_they_mean_to_kubectl(word: str, value: object) -> None:
+    found = YamlSource.parse(f"a: {word}").value["a"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_keys_are_texts() -> None:
+    assert YamlSource.parse("{1: a, true: b, 2.5: c}").value == {"1": "a", "true": "b", "2.5": "c"}
+    with pytest.raises(YamlError, match="a key must be a word"):
+        YamlSource.parse("{~: a}")
