@@ -14,6 +14,7 @@ from redserve.spec.manifest import ManifestError, load_manifest, parse_manifest
 from redserve.spec.problems import struct_in
 from redserve.spec.service import RedServiceSpec
 from redserve.spec.status import CONDITIONS, RedServiceStatus
+from redserve_operator.decide.reasons import CONDITIONS as reported
 from tests.spec.manifests import ROOT
 from tests.spec.verdicts import ACCEPTED, REFUSED
 from tools.docs.fields import named_fields
@@ -199,7 +200,10 @@ def test_subresources_and_columns() -> None:
     assert pool["subresources"]["scale"]["labelSelectorPath"] == ".status.selector"
     wide = {c["name"] for c in service["additionalPrinterColumns"] if c.get("priority")}
     assert wide == {"Model", "Routers", "Endpoint"}
-    assert len(CONDITIONS) == 9
+
+
+def test_the_page_lists_the_conditions_that_the_operator_sets() -> None:
+    assert tuple(CONDITIONS) == reported
 
 
 @pytest.mark.parametrize("name", ["redservice", "redservice-minimal", "redservice-complete"])
