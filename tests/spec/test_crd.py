@@ -14,7 +14,7 @@ from redserve.spec.manifest import ManifestError, load_manifest, parse_manifest
 from redserve.spec.problems import struct_in
 from redserve.spec.service import RedServiceSpec
 from redserve.spec.status import CONDITIONS, RedServiceStatus
-from redserve_operator.decide.reasons import CONDITIONS as reported
+from redserve_operator.decide.reasons import CONDITIONS as REPORTED
 from tests.spec.manifests import ROOT
 from tests.spec.verdicts import ACCEPTED, REFUSED
 from tools.docs.fields import named_fields
@@ -203,7 +203,7 @@ def test_subresources_and_columns() -> None:
 
 
 def test_the_page_lists_the_conditions_that_the_operator_sets() -> None:
-    assert tuple(CONDITIONS) == reported
+    assert tuple(CONDITIONS) == REPORTED
 
 
 @pytest.mark.parametrize("name", ["redservice", "redservice-minimal", "redservice-complete"])
