@@ -196,7 +196,8 @@ class _Round:
         children = self.observed.children
         late = [one for one in self.rendered.shared if one["kind"] in OPTIONAL_KINDS]
         yield from self._keep_all(one for one in self.rendered.shared if one not in late)
-        yield from self._keep_loader()
+        loader = self.rendered.loader
+        yield from self._keep_all(iter([loader] if loader is not None else []))
         yield from self._keep_revision(targets)
         for pool in POOLS:
             for revision, workload in census.workloads[pool].items():
@@ -209,8 +210,8 @@ class _Round:
         # Kinds of other projects last: when their webhooks fail, everything else is done.
         yield from self._keep_all(iter(late))
         wanted = {key_of(one) for one in self.rendered.shared}
-        if self.rendered.loader is not None:
-            wanted.add(key_of(self.rendered.loader))
+        if loader is not None:
+            wanted.add(key_of(loader))
         if self.loading.may_start:
             for objects in self.rendered.pools:
                 wanted |= {key_of(one) for one in (objects.config, objects.service)}
@@ -233,14 +234,6 @@ class _Round:
 
     def _is_of(self, red_pool: Manifest, pool: Role) -> bool:
         return bool(red_pool["metadata"]["name"] == names.pool_name(self.service.name, pool))
-
-    def _keep_loader(self) -> Iterator[Action]:
-        loader = self.rendered.loader
-        if loader is None or (self._is_stopped and key_of(loader) not in self.observed.children):
-            return
-        action = keep(loader, self.observed.children)
-        if action is not None:
-            yield action
 
     def _keep_revision(self, targets: Targets) -> Iterator[Action]:
         if not self.loading.may_start:

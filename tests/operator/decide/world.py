@@ -321,7 +321,8 @@ class World:
             status = one.pop("status", {})
             if key.kind == "RedPool":
                 one["status"] = {k: v for k, v in status.items() if k != "observedGeneration"}
-            made[f"{key.kind}/{key.name}"] = one
+            # A Job that has succeeded is left as it was.
+            made[f"{key.kind}/{key.name}"] = one if key.kind != "Job" else {}
         return made
 
     def _is_ready(self, pod: Pod) -> bool:
