@@ -137,11 +137,18 @@ def _resources_of_main(template: Mapping[str, Any], field: str) -> dict[str, Any
     for container in containers:
         if container.get("name") == MAIN_CONTAINER:
             resources: dict[str, Any] = container.get("resources", {})
-            amounts = [resources.get(kind, {}) for kind in ("limits", "requests")]
-            if not all(isinstance(amount, dict) for amount in amounts):
-                raise ConfigError("limits and requests must be mappings", field=field)
+            if not _is_well_formed(resources):
+                raise ConfigError(
+                    "resources, and limits and requests in it, must be mappings", field=field
+                )
             return resources
     return {}
+
+
+def _is_well_formed(resources: object) -> bool:
+    return isinstance(resources, dict) and all(
+        isinstance(resources.get(kind, {}), dict) for kind in ("limits", "requests")
+    )
 
 
 def _amount(resources: Mapping[str, Any], kind: str, name: str) -> Quantity | None:

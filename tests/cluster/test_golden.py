@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
+from redserve.cluster.documents import documents
 from redserve.cluster.facts import OPTIONAL_KINDS
 from redserve.spec.patterns import LABEL_NAME, LABEL_VALUE, OBJECT_NAME, QUALIFIED_NAME
 from redserve.spec.pool_resource import POOL_KIND
 from redserve.spec.service import RedService
 from redserve.spec.yaml_scalars import KubernetesLoader
-from tests.cluster.golden import CASES, EVERYTHING, GOLDEN, documents
+from tests.cluster.golden import CASES, EVERYTHING, GOLDEN
 from tests.spec.manifests import MINIMAL
 
 if TYPE_CHECKING:
@@ -41,6 +44,14 @@ def test_kubectl_reads_what_was_rendered(case: Case) -> None:
     assert list(yaml.load_all(case.text(), KubernetesLoader)) == case.objects()
 
 
+@pytest.fixture
+def schemas_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library reads megabytes of definitions for each object."""
+    utils = sys.modules[kubernetes_validate.validate.__module__]
+    monkeypatch.setattr(utils, "schema_contents", functools.cache(utils.schema_contents))
+
+
+@pytest.mark.usefixtures("schemas_are_read_once")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_valid_for_every_kubernetes(version: str) -> None:
     for case in CASES:
@@ -61,9 +72,9 @@ def test_templates_of_other_kinds_are_valid_pods(case: Case) -> None:
 def maps_of_labels(value: Any) -> Iterator[dict[str, str]]:
     if isinstance(value, dict):
         for name, inner in value.items():
-            if name in ("labels", "matchLabels", "selector") and isinstance(inner, dict):
-                if "matchLabels" not in inner:
-                    yield inner
+            is_map = isinstance(inner, dict) and "matchLabels" not in inner
+            if name in ("labels", "matchLabels", "selector") and is_map:
+                yield inner
             yield from maps_of_labels(inner)
     elif isinstance(value, list):
         for inner in value:

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redserve.cluster.check import check, without_effect
+from redserve.cluster.facts import OPTIONAL_KINDS, ClusterFacts
+from redserve.cluster.render import render
+from redserve.spec.manifest import load_manifest
+from redserve.spec.problems import field_steps
+from redserve.spec.service import RedService
+from tests.cluster.golden import HERE
+from tests.cluster.pods import CONTEXT
+from tests.spec.manifests import EXAMPLES, MINIMAL, ROOT, service
+
+PLAIN = ClusterFacts()
+EVERYTHING = ClusterFacts(36, frozenset(OPTIONAL_KINDS))
+GPU = "nvidia.com/gpu"
+
+
+def pod_template(**main: Any) -> dict[str, Any]:
+    return {"spec": {"containers": [{"name": "main", **main}]}}
+
+
+def gpus(number: Any, tensor: int = 1) -> dict[str, Any]:
+    return {"resources": {"limits": {GPU: number}}, "parallelism": {"tensor": tensor}}
+
+
+REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"model": {"uri": "s3://a/b"}}, "ModelSourceUnsupported", "spec.model.uri", "pvc://claim"),
+    ({"model": {"uri": "oci://a"}}, "ModelSourceUnsupported", "spec.model.uri", "oci:// cannot"),
+    ({"model": {"uri": "hf://name"}}, "InvalidModelSource", "spec.model.uri", "organisation/name"),
+    ({"model": {"uri": "file:///"}}, "InvalidModelSource", "spec.model.uri", "file://folder"),
+    ({"model": {"uri": "file://./"}}, "InvalidModelSource", "spec.model.uri", "file://folder"),
+    ({"model": {"uri": "file://../a"}}, "InvalidModelSource", "spec.model.uri", "'..'"),
+    ({"model": {"uri": "file://a/%2e%2e/b"}}, "InvalidModelSource", "spec.model.uri", "'..'"),
+    ({"model": {"uri": "pvc:///a"}}, "InvalidModelSource", "spec.model.uri", "pvc://claim/folder"),
+    ({"model": {"uri": "pvc://a/../b"}}, "InvalidModelSource", "spec.model.uri", "'..'"),
+    ({"engine": {"name": "VLLM"}}, "EngineUnsupported", "spec.engine.name", "write Builtin"),
+    (
+        {"encoder": {"modalities": ["Image", "Audio"]}},
+        "ModalityUnsupported",
+        "spec.encoder.modalities",
+        "only Image",
+    ),
+    ({"transport": {"type": "TCP"}}, "TransportUnsupported", "spec.transport.type", "write GRPC"),
+    ({"transport": {"type": "InProcess"}}, "TransportUnsupported", "spec.transport.type", "GRPC"),
+    (
+        {"transport": {"chunkTokens": 3}},
+        "TransportUnsupported",
+        "spec.transport.chunkTokens",
+        "remove it",
+    ),
+    (
+        {"llm": {"scaling": {"mode": "SLO", "maxReplicas": 2}}},
+        "ScalingModeUnsupported",
+        "spec.llm.scaling.mode",
+        "the RedPool demo-llm",
+    ),
+    ({"router": {"tls": {"secretName": "a"}}}, "TlsUnsupported", "spec.router.tls", "gateway"),
+    (
+        {"router": {"grpc": {"host": "127.0.0.1"}}},
+        "InvalidListener",
+        "spec.router.grpc.host",
+        "remove it",
+    ),
+    ({"router": {"http": {"port": 0}}}, "InvalidListener", "spec.router.http.port", "write one"),
+    (
+        {"router": {"openAI": "Disabled", "grpc": {"port": 9090}}},
+        "InvalidListener",
+        "spec.router.grpc.port",
+        "choose another",
+    ),
+    (
+        {"encoder": {"env": [{"name": "A"}, {"name": "POD_IP", "value": "1"}]}},
+        "InvalidEnvironment",
+        "spec.encoder.env[1].name",
+        "choose another",
+    ),
+    (
+        {"llm": {"extraArgs": ["-v", "--kv-cache-dtype=fp8"]}},
+        "InvalidArguments",
+        "spec.llm.extraArgs[1]",
+        "no flag --kv-cache-dtype",
+    ),
+    ({"llm": gpus(2)}, "GpuCountMismatch", "spec.llm.resources.limits", "write nvidia.com/gpu: 1"),
+    (
+        {"llm": {"podTemplate": pod_template(resources={"limits": {GPU: "2"}})}},
+        "GpuCountMismatch",
+        "spec.llm.resources.limits",
+        "1 device(s), and a pod asks for 2",
+    ),
+    (
+        {"encoder": {"device": "CPU", "resources": {"limits": {GPU: 1}}}},
+        "GpuCountMismatch",
+        "spec.encoder.resources.limits",
+        "would idle",
+    ),
+    (
+        {"router": {"resources": {"limits": {GPU: 1}}}},
+        "GpuCountMismatch",
+        "spec.router.resources.limits",
+        "remove the GPU",
+    ),
+    (
+        {"llm": {"resources": {"requests": {GPU: 1}}}},
+        "InvalidResources",
+        "spec.llm.resources.requests",
+        "must be in limits",
+    ),
+    (
+        {"llm": {"resources": {"limits": {GPU: "500m"}}}},
+        "InvalidResources",
+        "spec.llm.resources.limits",
+        "whole number",
+    ),
+    (
+        {
+            "llm": {"resources": {"limits": {"rdma/ib": 2}}},
+            "transport": {"rdma": {"resourceName": "rdma/ib"}},
+        },
+        "InvalidResources",
+        "spec.llm.resources.limits",
+        "rdma/ib is 2 here and 1",
+    ),
+    (
+        {"monitoring": {"podMonitor": "Enabled"}},
+        "PodMonitorUnsupported",
+        "spec.monitoring.podMonitor",
+        "write Auto",
+    ),
+    (
+        {"monitoring": {"dashboard": "Enabled"}},
+        "MonitoringUnsupported",
+        "spec.monitoring.dashboard",
+        "write Auto",
+    ),
+    (
+        {"llm": {"podTemplate": {"specs": {}}}},
+        "InvalidPodTemplate",
+        "spec.llm.podTemplate.specs",
+        "did you mean spec?",
+    ),
+    (
+        {"llm": {"podTemplate": {"spec": {"containers": [{"name": "main", "$patch": "delete"}]}}}},
+        "InvalidPodTemplate",
+        "spec.llm.podTemplate.spec.containers",
+        "must stay",
+    ),
+    (
+        {"llm": {"podTemplate": {"spec": {"containers": [{"image": "a"}]}}}},
+        "InvalidPodTemplate",
+        "spec.llm.podTemplate.spec.containers[0]",
+        "'name'",
+    ),
+    (
+        {"llm": {"podTemplate": {"metadata": {"labels": {"redserve.dev/pool": "x"}}}}},
+        "InvalidPodTemplate",
+        "spec.llm.podTemplate.metadata.labels",
+        "redserve.dev/pool is how pods are found",
+    ),
+    (
+        {"llm": {"podTemplate": {"metadata": {"labels": {"app.kubernetes.io/name": None}}}}},
+        "InvalidPodTemplate",
+        "spec.llm.podTemplate.metadata.labels",
+        "app.kubernetes.io/name",
+    ),
+    (
+        {"llm": {"podTemplate": pod_template(env=[{"name": "REDSERVE_LLM_DEVICE"}])}},
+        "InvalidPodTemplate",
+        "spec.llm.podTemplate.spec.containers[0].env[0].name",
+        "the manifest's field",
+    ),
+    (
+        {"llm": {"podTemplate": pod_template(resources={"limits": 3})}},
+        "InvalidPodTemplate",
+        "spec.llm.podTemplate.spec.containers",
+        "must be mappings",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "field", "mend"), REFUSED, ids=[f"{case[1]} {case[2]}" for case in REFUSED]
+)
+def test_refused(spec: dict[str, Any], reason: str, field: str, mend: str) -> None:
+    refusals = check(service(**spec), PLAIN)
+    assert [(one.reason, one.field) for one in refusals] == [(reason, field)]
+    assert mend in refusals[0].message
+    assert field_steps(field)
+
+
+def test_parallelism_cannot_be_served_yet() -> None:
+    refusals = check(service(llm=gpus(2, tensor=2)), PLAIN)
+    assert [one.reason for one in refusals] == ["ParallelismUnsupported"]
+
+
+def reasons(spec: dict[str, Any], facts: ClusterFacts = PLAIN) -> set[str]:
+    return {one.reason for one in check(service(**spec), facts)} - {"ParallelismUnsupported"}
+
+
+def test_gpus_must_be_asked_for() -> None:
+    assert reasons({"llm": {"parallelism": {"tensor": 2}}}) == {"GpuCountMismatch"}
+    claims = {"claims": [{"name": "gpus"}]}
+    assert reasons({"llm": {"parallelism": {"tensor": 2}, "resources": claims}}) == set()
+    assert reasons({"llm": gpus(3, tensor=4)}) == {"GpuCountMismatch"}
+    assert reasons({"llm": gpus(4, tensor=4)}) == set()
+
+
+def test_a_replica_that_spans_nodes_needs_another_kind() -> None:
+    spec = {"llm": gpus(4, tensor=8)}
+    refusal = next(
+        one for one in check(service(**spec), PLAIN) if one.reason == "MultiNodeUnsupported"
+    )
+    assert refusal.field == "spec.llm.parallelism"
+    assert "is 8 device(s), and a pod asks for 4" in refusal.message
+    assert "install it" in refusal.message
+    assert reasons(spec, EVERYTHING) == set()
+
+
+@pytest.mark.parametrize(("length", "fits"), [(35, True), (36, False)])
+def test_groups_have_shorter_names(length: int, fits: bool) -> None:
+    spec = {**MINIMAL["spec"], "llm": gpus(4, tensor=8)}
+    made = RedService.model_validate({**MINIMAL, "metadata": {"name": "a" * length}, "spec": spec})
+    found = {one.field: one.message for one in check(made, EVERYTHING)}
+    assert ("metadata.name" not in found) is fits
+    if not fits:
+        assert "at most 35 characters" in found["metadata.name"]
+
+
+def test_old_clusters() -> None:
+    refusals = check(service(), ClusterFacts(31))
+    assert [one.reason for one in refusals] == ["KubernetesUnsupported"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ROOT / "examples/redservice.yaml",
+        EXAMPLES / "minimal.yaml",
+        EXAMPLES / "tuned.yaml",
+        HERE / "manifests/hf-pvc.yaml",
+        HERE / "manifests/hf-ephemeral.yaml",
+        HERE / "manifests/pod-template.yaml",
+    ],
+    ids=lambda path: path.name,
+)
+def test_examples_can_be_kept(path: Any) -> None:
+    assert check(load_manifest(path), PLAIN) == ()
+
+
+def test_the_complete_example_asks_for_more_than_there_is() -> None:
+    found = {one.reason for one in check(load_manifest(EXAMPLES / "complete.yaml"), EVERYTHING)}
+    assert found == {
+        "ParallelismUnsupported", "ModalityUnsupported", "TransportUnsupported",
+        "ScalingModeUnsupported", "TlsUnsupported", "InvalidArguments",
+    }  # fmt: skip
+
+
+def test_what_has_no_effect_is_told() -> None:
+    made = service(
+        model={"uri": "file://a", "tokenSecretRef": {"name": "t"},
+               "cache": {"ephemeral": {"sizeLimit": "1Gi"}}},
+        slos=[{"name": "up", "indicator": "Availability"}],
+        monitoring={"tracing": {"otlpEndpoint": "http://a:1"}},
+    )  # fmt: skip
+    assert without_effect(made) == (
+        "spec.model.cache", "spec.model.tokenSecretRef", "spec.slos", "spec.monitoring.tracing",
+    )  # fmt: skip
+    hub = {"uri": "hf://a/b", "tokenSecretRef": {"name": "t"}}
+    assert without_effect(service(model=hub)) == ()
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.sampled_from(["main", "delete", "a"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                ["name", "containers", "env", "$patch", "labels", "resources", "limits", GPU,
+                 "redserve.dev/pool", "volumes", "initContainers", "claims", "cpu"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=15,
+)  # fmt: skip
+templates = st.fixed_dictionaries(
+    {},
+    optional={
+        "metadata": anything | st.fixed_dictionaries({"labels": anything}),
+        "spec": anything
+        | st.fixed_dictionaries(
+            {
+                "containers": st.lists(
+                    st.fixed_dictionaries(
+                        {"name": st.sampled_from(["main", "b"])},
+                        optional={"resources": anything, "env": anything},
+                    ),
+                    max_size=2,
+                )
+            }
+        ),
+    },
+)
+
+
+@given(st.sampled_from(["encoder", "llm", "router"]), templates)
+@settings(max_examples=300)
+def test_whatever_passes_the_check_can_be_rendered(pool: str, template: dict[str, Any]) -> None:
+    made = service(**{pool: {"podTemplate": template}})
+    if not check(made, PLAIN):
+        rendered = render(made, CONTEXT)
+        assert len(rendered.pools) == 3

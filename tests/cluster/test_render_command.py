@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from redserve.cli.main import main
+from redserve.cli.render import as_yaml
+from redserve.spec.yaml_scalars import KubernetesLoader
+from tests.spec.manifests import EXAMPLES, ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEMO = str(ROOT / "examples/redservice.yaml")
+Output = pytest.CaptureFixture[str]
+
+
+def test_it_prints_what_the_operator_would_create(capsys: Output) -> None:
+    assert main(["render", "-f", DEMO, "--kinds", "PodMonitor", "--llm-image", "mine"]) == 0
+    objects = list(yaml.load_all(capsys.readouterr().out, KubernetesLoader))
+    kinds = [one["kind"] for one in objects]
+    assert kinds.count("Deployment") == kinds.count("RedPool") == 3
+    assert "PodMonitor" in kinds
+    sizes = {one["metadata"]["name"]: one["spec"].get("replicas") for one in objects[:3]}
+    assert sizes == {"demo-encoder": 2, "demo-llm": 1, "demo-router": 1}
+    images = {
+        one["spec"]["template"]["spec"]["containers"][0]["image"]
+        for one in objects
+        if one["kind"] == "Deployment"
+    }
+    assert images == {
+        "redserve/redserve-encoder:latest", "mine", "redserve/redserve-router:latest",
+    }  # fmt: skip
+    assert {one["metadata"]["namespace"] for one in objects} == {"default"}
+    assert not any("ownerReferences" in one["metadata"] for one in objects)
+
+
+def test_the_namespace(tmp_path: Path, capsys: Output) -> None:
+    assert main(["render", "-f", DEMO, "--namespace", "team"]) == 0
+    assert "namespace: team" in capsys.readouterr().out
+    file = tmp_path / "redservice.yaml"
+    file.write_text((EXAMPLES / "minimal.yaml").read_text().replace(
+        "  name: qwen3-vl\n", "  name: a\n  namespace: own\n", 1
+    ))  # fmt: skip
+    assert main(["render", "-f", str(file)]) == 0
+    assert "namespace: own" in capsys.readouterr().out
+    assert main(["render", "-f", str(file), "--namespace", "team"]) == 2
+    assert "--namespace: the manifest says 'own'" in capsys.readouterr().err
+
+
+def test_what_cannot_be_kept_is_refused_with_its_place(capsys: Output) -> None:
+    path = EXAMPLES / "complete.yaml"
+    assert main(["render", "-f", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"{path}:45:5: spec.router.tls: routers speak plain text" in captured.err
+    assert f"{path}:28:5: spec.llm.parallelism: a replica runs on one device" in captured.err
+
+
+def test_flags_that_make_no_sense(capsys: Output) -> None:
+    with pytest.raises(SystemExit):
+        main(["render", "-f", DEMO, "--kinds", "PodMonitors"])
+    assert "there are PodMonitor, LeaderWorkerSet" in capsys.readouterr().err
+    assert main(["render", "-f", DEMO, "--kubernetes-minor", "30"]) == 2
+    assert "Kubernetes 1.30 is too old" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["1234e567", "12345678", "0o17", "yes", "1_000", "null", "1:30"])
+def test_texts_that_look_like_numbers_stay_texts(word: str) -> None:
+    assert list(yaml.load_all(as_yaml([{"a": word}]), KubernetesLoader)) == [{"a": word}]
+
+
+def test_validate_tells_what_a_cluster_cannot_keep(capsys: Output) -> None:
+    assert main(["validate", "-f", str(EXAMPLES / "complete.yaml")]) == 0
+    out = capsys.readouterr().out
+    assert "not with 'redserve up': spec.router.replicas:" in out
+    assert "not in a cluster: spec.encoder.scaling.mode: this release does not scale" in out
+    assert "without effect in a cluster: spec.slos\n" in out
+    assert main(["validate", "-f", DEMO]) == 0
+    assert "cluster" not in capsys.readouterr().out
