@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import ConfigException, load_kube_config
+from kubernetes.aio.config import load_kube_config
 
 from redserve.errors import ConfigError
 from redserve.spec.settings import kubernetes_api
@@ -33,8 +32,12 @@ async def configuration(settings: OperatorSettings) -> Configuration:
             await load_kube_config(  # type: ignore[no-untyped-call]
                 settings.kubeconfig, client_configuration=access
             )
-        except (ConfigException, OSError, ssl.SSLError) as error:
-            raise ConfigError(str(error), field="REDSERVE_OPERATOR_KUBECONFIG") from None
+        except Exception as error:  # the loader raises whatever a wrong file makes it stumble over
+            why = " ".join(str(error).split())
+            raise ConfigError(
+                f"{settings.kubeconfig} is no usable kubeconfig: {why}",
+                field="REDSERVE_OPERATOR_KUBECONFIG",
+            ) from None
     else:
         _from_service_account(access, Path(settings.service_account_dir))
     # Proxies and passwords of the environment are for the internet, not for the API server.

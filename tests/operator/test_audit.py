@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from redserve.telemetry.metrics import OperatorMetrics
+from redserve_operator.audit import Audit
+from redserve_operator.keys import ServiceKey
+from redserve_operator.kube.backoff import Backoff
+from redserve_operator.kube.kinds import DEPLOYMENT, REDSERVICE
+from redserve_operator.queue import WorkQueue
+from redserve_operator.store.cache import Store
+from tests.operator.fake_kube import FakeKube
+from tests.operator.samples import child, service
+
+
+class Room:
+    def __init__(self, *namespaces: str) -> None:
+        self.kube = FakeKube()
+        self.store = Store()
+        self.queue = WorkQueue(0.0, Backoff(1.0, 1.0))
+        metrics = OperatorMetrics(CollectorRegistry())
+        kinds = (REDSERVICE, DEPLOYMENT)
+        self.audit = Audit(self.kube, self.store, self.queue, kinds, namespaces, metrics)
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+async def test_the_cache_is_complete_once_everything_listed_has_been_told(room: Room) -> None:
+    told = [room.kube.put(service()), room.kube.put(child("Deployment", "d"))]
+    foreign = child("Deployment", "foreign")
+    foreign["metadata"]["labels"] = {}
+    room.kube.put(foreign)
+    syncing = asyncio.create_task(room.audit.synced())
+    await asyncio.sleep(0.01)
+    room.store.put("RedService", told[0])
+    await asyncio.sleep(0.1)
+    assert not syncing.done()
+    room.store.put("Deployment", told[1])
+    await asyncio.wait_for(syncing, 5.0)
+
+
+async def test_what_vanished_unseen_is_dropped_and_looked_at(room: Room) -> None:
+    room.store.put("RedService", room.kube.put(service()))
+    room.store.put("Deployment", room.kube.put(child("Deployment", "d")))
+    del room.kube.objects["Deployment", "ns", "d"]
+    room.kube.put(service("other"))
+    await room.audit.once(grace_s=0.0)
+    assert await room.queue.take() == ServiceKey("ns", "demo")
+    assert room.store.sizes()["Deployment"] == 0
+
+
+async def test_a_deaf_watch_is_noticed_and_forgiven(room: Room) -> None:
+    late = room.kube.put(child("Deployment", "d"))
+    await room.audit.once(grace_s=0.0)
+    assert room.audit.deaf == {"Deployment"}
+    room.store.put("Deployment", late)
+    await room.audit.once(grace_s=0.0)
+    assert room.audit.deaf == frozenset()
+
+
+async def test_what_was_deleted_while_the_watch_was_waited_for_is_not_deafness(room: Room) -> None:
+    room.kube.put(child("Deployment", "d"))
+    auditing = asyncio.create_task(room.audit.once(grace_s=0.2))
+    await asyncio.sleep(0.05)
+    room.kube.objects.clear()
+    await auditing
+    assert room.audit.deaf == frozenset()
+
+
+async def test_other_namespaces_are_nobodys_concern() -> None:
+    room = Room("ns")
+    elsewhere = service()
+    elsewhere["metadata"]["namespace"] = "elsewhere"
+    room.kube.put(elsewhere)
+    await asyncio.wait_for(room.audit.synced(), 5.0)

@@ -1,0 +1,244 @@
+"""One look at a service, with a decision that the test makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from redserve.telemetry.metrics import OperatorMetrics
+from redserve_operator.acting import Hands
+from redserve_operator.decide.observed import ObjectKey, Observed, Probed
+from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete, Event, Plan
+from redserve_operator.keys import ServiceKey
+from redserve_operator.kube.errors import Forbidden, Invalid, KubeError, Retryable
+from redserve_operator.store.cache import Store
+from redserve_operator.worker import Outcome, Worker
+from tests.operator.fake_kube import FakeKube
+from tests.operator.samples import child, pod, service
+
+DEMO = ServiceKey("ns", "demo")
+Decide = Callable[[Observed], Plan]
+BUSY = Retryable("busy", status=429, retry_after_s=7.0)
+
+
+class Desk:
+    """A worker with everything around it; `plans` are decided in order, the last one repeats."""
+
+    def __init__(self) -> None:
+        self.kube = FakeKube()
+        self.store = Store()
+        self.registry = CollectorRegistry()
+        self.leads = True
+        self.seen: list[Observed] = []
+        self.plans: list[Plan] = [Plan()]
+        metrics = OperatorMetrics(self.registry)
+        hands = Hands(self.kube, self.store, metrics, "op-1", lambda: self.leads)
+        self.worker = Worker(self.store, hands, self.decide, debounce_s=0.3, resync_s=600.0)
+        self.store.put("RedService", self.kube.put(service()))
+
+    def decide(self, _key: ServiceKey, observed: Observed, _now: object) -> Plan:
+        self.seen.append(observed)
+        return self.plans[min(len(self.seen), len(self.plans)) - 1]
+
+    async def look(self, *plans: Plan) -> Outcome:
+        self.seen.clear()
+        self.plans = list(plans)
+        return await self.worker.look(DEMO)
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(f"redserve_operator_{name}_total", labels) or 0.0
+
+    def events(self) -> list[dict[str, Any]]:
+        return [one for place, one in self.kube.objects.items() if place[0] == "Event"]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def apply(kind: str = "Service", name: str = "demo", why: str = "created") -> Apply:
+    manifest = child(kind, name)
+    for given in ("uid", "resourceVersion"):
+        del manifest["metadata"][given]
+    return Apply(manifest, "redserve-operator", why)
+
+
+async def test_nothing_to_do_sends_nothing(desk: Desk) -> None:
+    outcome = await desk.look(Plan())
+    assert outcome.result == "unchanged"
+    assert outcome.again_after_s is not None
+    assert 540.0 <= outcome.again_after_s <= 600.0
+    assert not desk.kube.calls
+
+
+async def test_a_plan_is_carried_out_in_order_and_seen_at_once(desk: Desk) -> None:
+    outcome = await desk.look(
+        Plan(
+            actions=(apply("ConfigMap", "c"), apply("Deployment", "d")),
+            status={"observedGeneration": 1},
+            events=(Event("Normal", "RolloutStarted", "it starts"),),
+        )
+    )
+    assert outcome == Outcome("acted", 0.3)
+    assert [(verb, kind) for verb, kind, _ in desk.kube.calls] == [
+        ("apply", "ConfigMap"), ("apply", "Deployment"), ("apply_status", "RedService"),
+        ("create", "Event"),
+    ]  # fmt: skip
+    await desk.look(Plan())
+    seen = desk.seen[0]
+    assert set(seen.children) == {ObjectKey("ConfigMap", "c"), ObjectKey("Deployment", "d")}
+    assert seen.resource["status"] == {"observedGeneration": 1}
+    assert desk.count("applies", kind="ConfigMap", why="created") == 1.0
+    assert desk.count("applies", kind="RedService", why="status") == 1.0
+    (event,) = desk.events()
+    assert event["regarding"]["uid"] == desk.kube.stored("RedService", "demo")["metadata"]["uid"]
+    assert (event["type"], event["reason"], event["note"]) == (
+        "Normal", "RolloutStarted", "it starts",
+    )  # fmt: skip
+
+
+async def test_the_first_failure_ends_the_round(desk: Desk) -> None:
+    desk.kube.refuse["apply", "Deployment"] = BUSY
+    plan = Plan(
+        actions=(apply("ConfigMap", "c"), apply("Deployment", "d"), apply("Service", "s")),
+        status={"a": 1},
+        events=(Event("Normal", "X", "y"),),
+    )
+    with pytest.raises(Retryable):
+        await desk.look(plan)
+    assert [kind for _, kind, _ in desk.kube.calls] == ["ConfigMap", "Deployment"]
+    await desk.look(Plan())
+    assert set(desk.seen[0].children) == {ObjectKey("ConfigMap", "c")}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Invalid("spec.x: not so", status=422),
+        Forbidden('services is forbidden: User "op" cannot patch resource', status=403),
+    ],
+)
+async def test_a_refused_object_is_told_and_tried_again_later(desk: Desk, error: KubeError) -> None:
+    desk.kube.refuse["apply", "Service"] = error
+    refused = Plan(actions=(apply("Service", "s"), apply("Deployment", "d")), status={"n": 0})
+    told = Plan(
+        actions=refused.actions, status={"n": 1}, events=(Event("Warning", "Refused", "why"),)
+    )
+    outcome = await desk.look(refused, told)
+    assert outcome.result == "refused"
+    assert outcome.again_after_s == 30.0
+    assert dict(desk.seen[1].rejected) == {ObjectKey("Service", "s"): error.message}
+    assert desk.kube.stored("RedService", "demo")["status"] == {"n": 1}
+    assert ("apply", "Deployment", "d") not in desk.kube.calls
+    assert [event["reason"] for event in desk.events()] == ["Refused"]
+    assert desk.count("applies", kind="Service", why="refused") == 1.0
+    # It is known until a write of it succeeds, or it is not wanted any more.
+    desk.kube.refuse.clear()
+    await desk.look(Plan(actions=(apply("Service", "s"),)))
+    assert desk.seen[0].rejected
+    await desk.look(Plan())
+    assert not desk.seen[0].rejected
+
+
+async def test_seeds_leave_what_exists_alone_but_learn_it(desk: Desk) -> None:
+    desk.kube.put(child("RedPool", "p", spec={"replicas": 7}))
+    seed = child("RedPool", "p", spec={"replicas": 1})
+    await desk.look(Plan(actions=(Create(seed, "redserve-seed", "seeded"),)))
+    assert desk.kube.stored("RedPool", "p")["spec"] == {"replicas": 7}
+    await desk.look(Plan())
+    assert desk.seen[0].children[ObjectKey("RedPool", "p")]["spec"] == {"replicas": 7}
+
+
+async def test_the_status_of_a_child(desk: Desk) -> None:
+    manifest = {"kind": "RedPool", "metadata": {"name": "p", "namespace": "ns"}, "status": {"r": 1}}
+    action = ApplyStatus(manifest, "redserve-operator", "counted")
+    # It vanished meanwhile: the next round makes it again.
+    assert (await desk.look(Plan(actions=(action,)))).result == "acted"
+    desk.kube.put(child("RedPool", "p", spec={}))
+    await desk.look(Plan(actions=(action,)))
+    assert desk.kube.stored("RedPool", "p")["status"] == {"r": 1}
+
+
+async def test_deletes_name_the_uid_and_are_content_with_gone(desk: Desk) -> None:
+    stored = desk.kube.put(child("Deployment", "d"))
+    desk.store.put("Deployment", stored)
+    key, uid = ObjectKey("Deployment", "d"), stored["metadata"]["uid"]
+    await desk.look(Plan(actions=(Delete(key, "another", "unwanted"),)))
+    assert ("Deployment", "ns", "d") in desk.kube.objects
+    await desk.look(Plan(actions=(Delete(key, uid, "unwanted"),)))
+    assert ("Deployment", "ns", "d") not in desk.kube.objects
+    assert desk.count("deletes", kind="Deployment") == 1.0
+    await desk.look(Plan(actions=(Delete(key, uid, "unwanted"),)))
+    await desk.look(Plan())
+    assert not desk.seen[0].children
+
+
+def probe_plan() -> Plan:
+    return Plan(probe=(pod("demo-llm"),), probe_revision="aaaa1111")
+
+
+async def test_pods_are_tried_first_and_the_result_is_remembered(desk: Desk) -> None:
+    desk.kube.refuse["dry_run", "Pod"] = Invalid("spec.containers[0]: unknown field", status=422)
+    await desk.look(probe_plan(), Plan())
+    expected = Probed("aaaa1111", {"llm": "spec.containers[0]: unknown field"})
+    assert [one.probed for one in desk.seen] == [None, expected]
+    await desk.look(Plan())
+    assert desk.seen[0].probed == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "refused"),
+    [
+        ('pods "x" is forbidden: violates PodSecurity "restricted"', True),
+        ('pods "x" is forbidden: exceeded quota: gpus', False),
+        ('pods is forbidden: User "op" cannot create resource "pods"', False),
+    ],
+)
+async def test_which_refusals_are_about_the_pod(desk: Desk, message: str, refused: bool) -> None:
+    desk.kube.refuse["dry_run", "Pod"] = Forbidden(message, status=403)
+    await desk.look(probe_plan(), Plan())
+    probed = desk.seen[1].probed
+    assert probed is not None
+    assert bool(probed.refused) is refused
+
+
+async def test_a_probe_without_an_answer_is_a_failure_of_the_round(desk: Desk) -> None:
+    desk.kube.refuse["dry_run", "Pod"] = BUSY
+    with pytest.raises(Retryable):
+        await desk.look(probe_plan(), Plan())
+
+
+async def test_nothing_is_written_without_the_lease(desk: Desk) -> None:
+    desk.leads = False
+    for plan in (Plan(actions=(apply(),)), Plan(status={"a": 1})):
+        with pytest.raises(KubeError, match="Lease"):
+            await desk.look(plan)
+    assert not desk.kube.calls
+
+
+async def test_a_service_that_goes_is_left_alone(desk: Desk) -> None:
+    going = service(version=50)
+    going["metadata"]["deletionTimestamp"] = "2026-11-28T03:00:00Z"
+    desk.store.put("RedService", going)
+    assert await desk.look(Plan(actions=(apply(),))) == Outcome("unchanged")
+    desk.store.remove("RedService", service(version=51))
+    assert await desk.look(Plan(actions=(apply(),))) == Outcome("gone")
+    assert not desk.kube.calls
+
+
+async def test_an_event_that_cannot_be_told_is_no_failure(desk: Desk) -> None:
+    desk.kube.refuse["create", "Event"] = Forbidden("no", status=403)
+    event = Event("Normal", "Ready", "x" * 5000)
+    assert (await desk.look(Plan(status={"a": 1}, events=(event,)))).result == "acted"
+    desk.kube.refuse.clear()
+    await desk.look(Plan(status={"a": 2}, events=(event,)))
+    assert len(desk.events()[0]["note"]) == 1024
+
+
+async def test_the_plan_says_when_to_look_again(desk: Desk) -> None:
+    assert await desk.look(Plan(requeue_after_s=5.0)) == Outcome("unchanged", 5.0)
+    assert await desk.look(Plan(requeue_after_s=0.0, status={})) == Outcome("acted", 0.0)
