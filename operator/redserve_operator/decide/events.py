@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redserve_operator.decide import reasons
+from redserve_operator.decide import event_kinds, reasons
 from redserve_operator.decide.plan import Event
 from redserve_operator.decide.reasons import POOL_CONDITIONS
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from redserve.cluster.facts import Manifest
-    from redserve_operator.decide.reasons import EventKind
+    from redserve_operator.decide.event_kinds import EventKind
 
 
 def conditions_by_type(status: Mapping[str, Any]) -> dict[str, Manifest]:
@@ -34,11 +34,11 @@ def _edges(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Even
     yield from _scaled(before, after, now)
     yield from _capacity(was, now)
     if _turned(was, now, "Degraded", "True"):
-        yield _event(reasons.DEGRADED_EVENT, _message(now, "Degraded"))
+        yield _event(event_kinds.DEGRADED, _message(now, "Degraded"))
     if _status(was, "Degraded") == "True" and _status(now, "Degraded") == "False":
-        yield _event(reasons.RECOVERED_EVENT, _message(now, "Degraded"))
+        yield _event(event_kinds.RECOVERED, _message(now, "Degraded"))
     if _turned(was, now, "Ready", "True"):
-        yield _event(reasons.READY_EVENT, _message(now, "Ready"))
+        yield _event(event_kinds.READY, _message(now, "Ready"))
 
 
 def _accepted(was: Mapping[str, Manifest], now: Mapping[str, Manifest]) -> Iterator[Event]:
@@ -46,7 +46,7 @@ def _accepted(was: Mapping[str, Manifest], now: Mapping[str, Manifest]) -> Itera
         _status(was, "Accepted") != "False"
         or _message(was, "Accepted") != _message(now, "Accepted")
     ):
-        yield _event(reasons.REFUSED_EVENT, _message(now, "Accepted"))
+        yield _event(event_kinds.REFUSED, _message(now, "Accepted"))
 
 
 def _reconcile_word(was: Mapping[str, Manifest], now: Mapping[str, Manifest]) -> Iterator[Event]:
@@ -54,19 +54,19 @@ def _reconcile_word(was: Mapping[str, Manifest], now: Mapping[str, Manifest]) ->
     if before == after:
         return
     if after == reasons.PAUSED.name:
-        yield _event(reasons.PAUSED_EVENT, "the operator changes nothing from here on")
+        yield _event(event_kinds.PAUSED, "the operator changes nothing from here on")
     elif after == reasons.STOPPED.name:
-        yield _event(reasons.STOPPED_EVENT, "all pools are being scaled to zero")
+        yield _event(event_kinds.STOPPED, "all pools are being scaled to zero")
     elif before in (reasons.PAUSED.name, reasons.STOPPED.name):
-        yield _event(reasons.RESUMED_EVENT, "the operator is at work again")
+        yield _event(event_kinds.RESUMED, "the operator is at work again")
 
 
 def _model(was: Mapping[str, Manifest], now: Mapping[str, Manifest]) -> Iterator[Event]:
     before, after = _reason(was, "ModelCached"), _reason(now, "ModelCached")
     if before != after and after == reasons.LOADED.name:
-        yield _event(reasons.MODEL_CACHED_EVENT, _message(now, "ModelCached"))
+        yield _event(event_kinds.MODEL_CACHED, _message(now, "ModelCached"))
     if before != after and after == reasons.MODEL_LOAD_FAILED.name:
-        yield _event(reasons.MODEL_FAILED_EVENT, _message(now, "ModelCached"))
+        yield _event(event_kinds.MODEL_FAILED, _message(now, "ModelCached"))
 
 
 _BEFORE_A_ROLLOUT = ("", reasons.MODEL_NOT_CACHED.name, reasons.MODEL_LOAD_FAILED.name)
@@ -88,12 +88,12 @@ def _rollout(
     if rolls and (is_new or waited):
         known = before.get("currentRevision", "")
         over = f" takes over from {known}" if known else " starts"
-        yield _event(reasons.ROLLOUT_STARTED_EVENT, f"revision {update}{over}")
+        yield _event(event_kinds.ROLLOUT_STARTED, f"revision {update}{over}")
     if after.get("currentRevision", "") != before.get("currentRevision", ""):
-        yield _event(reasons.ROLLOUT_COMPLETE_EVENT, f"revision {update} serves alone")
+        yield _event(event_kinds.ROLLOUT_COMPLETE, f"revision {update} serves alone")
     stuck = reasons.ROLLOUT_STUCK.name
     if _reason(now, "Progressing") == stuck != _reason(was, "Progressing"):
-        yield _event(reasons.ROLLOUT_STUCK_EVENT, _message(now, "Progressing"))
+        yield _event(event_kinds.ROLLOUT_STUCK, _message(now, "Progressing"))
 
 
 def _scaled(
@@ -105,14 +105,14 @@ def _scaled(
     for pool in after.get("pools") or ():
         name, size = pool["name"], pool.get("desired", 0)
         if name in sizes and sizes[name] != size:
-            yield _event(reasons.SCALED_EVENTS[name], f"from {sizes[name]} to {size} replicas")
+            yield _event(event_kinds.SCALED[name], f"from {sizes[name]} to {size} replicas")
 
 
 def _capacity(was: Mapping[str, Manifest], now: Mapping[str, Manifest]) -> Iterator[Event]:
     short = reasons.INSUFFICIENT_CAPACITY.name
     for pool, kind in POOL_CONDITIONS.items():
         if _reason(now, kind) == short != _reason(was, kind):
-            yield _event(reasons.CAPACITY_EVENT, f"{pool}: {_message(now, kind)}")
+            yield _event(event_kinds.CAPACITY, f"{pool}: {_message(now, kind)}")
 
 
 def _turned(

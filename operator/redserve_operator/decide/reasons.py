@@ -1,4 +1,4 @@
-"""Every reason that a condition can have and every event: one table, from which docs are made."""
+"""Every reason that a condition can have: one table, from which the documentation is made."""
 
 from __future__ import annotations
 
@@ -78,6 +78,12 @@ INVALID_POD_TEMPLATE: Final = Reason(
     "False",
     ("Accepted",),
     "The API server refused a pod of this manifest in a dry run; the message is its own.",
+)
+OBJECT_REFUSED: Final = Reason(
+    "ObjectRefused",
+    "False",
+    ("Accepted",),
+    "The API server refused an object that was made from the manifest; it is tried again.",
 )
 SPEC_REFUSED: Final = Reason(
     "SpecRefused",
@@ -222,6 +228,7 @@ REASONS: Final = (
     VALID,
     INVALID_MANIFEST,
     INVALID_POD_TEMPLATE,
+    OBJECT_REFUSED,
     CHECKS,
     LOADED,
     IN_IMAGE,
@@ -250,70 +257,5 @@ REASONS: Final = (
     STOPPED,
     PAUSED,
     SPEC_REFUSED,
-)
-"""All of them, in the order of the documentation."""
-
-
-@dataclass(frozen=True, slots=True)
-class EventKind:
-    """An event that the operator tells.
-
-    Attributes:
-        name: Its reason.
-        type: As Kubernetes has it.
-        meaning: One sentence for the documentation.
-    """
-
-    name: str
-    type: Literal["Normal", "Warning"]
-    meaning: str
-
-
-REFUSED_EVENT: Final = EventKind("SpecRefused", "Warning", "The manifest is refused.")
-MODEL_CACHED_EVENT: Final = EventKind(
-    "ModelCached", "Normal", "The loader Job has put the checkpoint into the volume."
-)
-MODEL_FAILED_EVENT: Final = EventKind("ModelLoadFailed", "Warning", "The loader Job has given up.")
-ROLLOUT_STARTED_EVENT: Final = EventKind(
-    "RolloutStarted", "Normal", "Workloads of a new revision are made."
-)
-ROLLOUT_COMPLETE_EVENT: Final = EventKind(
-    "RolloutComplete", "Normal", "The newest revision serves alone."
-)
-ROLLOUT_STUCK_EVENT: Final = EventKind(
-    "RolloutStuck", "Warning", "Nothing has moved for longer than the progress deadline."
-)
-SCALED_EVENTS: Final = {
-    "encoder": EventKind("EncoderPoolScaled", "Normal", "The encoder pool has another size."),
-    "llm": EventKind("LLMPoolScaled", "Normal", "The LLM pool has another size."),
-    "router": EventKind("RouterPoolScaled", "Normal", "The router pool has another size."),
-}
-CAPACITY_EVENT: Final = EventKind(
-    "InsufficientCapacity", "Warning", "No node has room for a pod, or a quota is used up."
-)
-READY_EVENT: Final = EventKind("Ready", "Normal", "The newest revision answers requests.")
-DEGRADED_EVENT: Final = EventKind(
-    "Degraded", "Warning", "Something is wrong that will not mend by waiting."
-)
-RECOVERED_EVENT: Final = EventKind("Recovered", "Normal", "What was wrong is mended.")
-STOPPED_EVENT: Final = EventKind("Stopped", "Normal", "All pools are being scaled to zero.")
-PAUSED_EVENT: Final = EventKind("Paused", "Normal", "The operator changes nothing from here on.")
-RESUMED_EVENT: Final = EventKind("Resumed", "Normal", "The operator is at work again.")
-
-EVENTS: Final = (
-    REFUSED_EVENT,
-    MODEL_CACHED_EVENT,
-    MODEL_FAILED_EVENT,
-    ROLLOUT_STARTED_EVENT,
-    ROLLOUT_COMPLETE_EVENT,
-    ROLLOUT_STUCK_EVENT,
-    *SCALED_EVENTS.values(),
-    CAPACITY_EVENT,
-    READY_EVENT,
-    DEGRADED_EVENT,
-    RECOVERED_EVENT,
-    STOPPED_EVENT,
-    PAUSED_EVENT,
-    RESUMED_EVENT,
 )
 """All of them, in the order of the documentation."""

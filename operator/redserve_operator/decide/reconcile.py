@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from redserve.cluster import names
-from redserve.cluster.facts import OPTIONAL_KINDS, Owner
+from redserve.cluster.facts import Owner
 from redserve.cluster.names import POOLS
 from redserve.cluster.scope import pool_spec
-from redserve.spec.pool_resource import POOL_KIND
 from redserve_operator.decide import reasons
 from redserve_operator.decide.accept import (
     ManifestRefused,
@@ -26,27 +24,26 @@ from redserve_operator.decide.conditions import PROGRESS_DEADLINE, Scene, deadli
 from redserve_operator.decide.events import conditions_by_type, edges
 from redserve_operator.decide.frozen import is_old_left, paused, refused
 from redserve_operator.decide.loading import look_at_model
-from redserve_operator.decide.objects import is_going, key_of, newest, time_of, uid_of
-from redserve_operator.decide.observed import ObjectKey
+from redserve_operator.decide.objects import is_going, newest, time_of, uid_of
 from redserve_operator.decide.plan import Plan
 from redserve_operator.decide.pool_view import view_pool
 from redserve_operator.decide.rendering import accepted, rendered
 from redserve_operator.decide.rollout import goal, next_targets
-from redserve_operator.decide.sizes import keep_red_pool, red_pool_status, selector_of, size_of
+from redserve_operator.decide.sizes import size_of
 from redserve_operator.decide.status import endpoints, is_stored, pool_entry, write_status
-from redserve_operator.decide.upkeep import keep, leftovers, resize
+from redserve_operator.decide.writes import Decided, red_pool_of, writes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
-    from redserve.cluster.facts import Context, Manifest, Rendered
+    from redserve.cluster.facts import Context, Rendered
     from redserve.spec.placement import Role
     from redserve.spec.service import RedService
     from redserve_operator.decide.census import Census
     from redserve_operator.decide.loading import Loading
     from redserve_operator.decide.observed import Observed
-    from redserve_operator.decide.plan import Action
+    from redserve_operator.decide.reasons import Verdict
     from redserve_operator.decide.rollout import Targets
     from redserve_operator.decide.sizes import Size
 
@@ -119,13 +116,21 @@ class _Round:
         resource = self.observed.resource
         census = take_census(self.observed, uid_of(resource))
         sizes = {pool: self._size(pool) for pool in POOLS}
-        targets = self._targets(census, sizes)
+        leading = self._leading(census)
+        decided = Decided(
+            self.service,
+            self.rendered,
+            self.loading.may_start,
+            leading or self._update,
+            sizes,
+            self._targets(leading, census, sizes),
+        )
         before = resource.get("status") or {}
         stored = conditions_by_type(before)
         generation = int(resource["metadata"].get("generation", 0))
         scene = self._scene(census, sizes, before)
         verdicts = judge(scene, stored, generation, self.now)
-        verdicts["Accepted"] = reasons.VALID.says("the manifest is usable")
+        verdicts["Accepted"] = self._accepted()
         current = before.get("currentRevision", "")
         status = write_status(
             generation,
@@ -139,11 +144,16 @@ class _Round:
         is_new = not is_stored(status, before)
         due = deadline(scene, verdicts["Progressing"], conditions_by_type(status)["Progressing"])
         return Plan(
-            actions=tuple(self._actions(census, sizes, targets)),
+            actions=tuple(writes(decided, self.observed, census)),
             status=status if is_new else None,
             events=edges(before, status) if is_new else (),
             requeue_after_s=self._again_after_s(due),
         )
+
+    def _accepted(self) -> Verdict:
+        for key, message in sorted(self.observed.rejected.items()):
+            return reasons.OBJECT_REFUSED.says(f"{key.kind} {key.name}: {message}")
+        return reasons.VALID.says("the manifest is usable")
 
     @property
     def _update(self) -> str:
@@ -154,12 +164,10 @@ class _Round:
         return self.service.spec.reconcile == "Stopped"
 
     def _size(self, pool: Role) -> Size:
-        size = size_of(pool_spec(self.service, pool), self._red_pool(pool))
+        size = size_of(
+            pool_spec(self.service, pool), red_pool_of(self.service, pool, self.observed)
+        )
         return replace(size, wanted=0, least=0) if self._is_stopped else size
-
-    def _red_pool(self, pool: Role) -> Manifest | None:
-        key = ObjectKey(POOL_KIND, names.pool_name(self.service.name, pool))
-        return self.observed.children.get(key)
 
     def _leading(self, census: Census) -> str:
         """The revision that is to remain for now.
@@ -178,8 +186,7 @@ class _Round:
         }
         return max(ready, key=lambda revision: ready[revision], default="")
 
-    def _targets(self, census: Census, sizes: Mapping[Role, Size]) -> Targets:
-        leading = self._leading(census)
+    def _targets(self, leading: str, census: Census, sizes: Mapping[Role, Size]) -> Targets:
         if not leading:
             return {pool: {} for pool in POOLS}
         goals = {}
@@ -189,74 +196,6 @@ class _Round:
         status = self.observed.resource.get("status") or {}
         settled = str(status.get("currentRevision", ""))
         return next_targets(goals, leading, census.tallies, settled)
-
-    def _actions(
-        self, census: Census, sizes: Mapping[Role, Size], targets: Targets
-    ) -> Iterator[Action]:
-        children = self.observed.children
-        late = [one for one in self.rendered.shared if one["kind"] in OPTIONAL_KINDS]
-        yield from self._keep_all(one for one in self.rendered.shared if one not in late)
-        loader = self.rendered.loader
-        yield from self._keep_all(iter([loader] if loader is not None else []))
-        yield from self._keep_revision(targets)
-        for pool in POOLS:
-            for revision, workload in census.workloads[pool].items():
-                if revision == self._update and self.loading.may_start:
-                    continue
-                resized = resize(workload, targets[pool].get(revision, 0))
-                if resized is not None:
-                    yield resized
-        yield from self._red_pool_statuses(census, sizes)
-        # Kinds of other projects last: when their webhooks fail, everything else is done.
-        yield from self._keep_all(iter(late))
-        wanted = {key_of(one) for one in self.rendered.shared}
-        if loader is not None:
-            wanted.add(key_of(loader))
-        if self.loading.may_start:
-            for objects in self.rendered.pools:
-                wanted |= {key_of(one) for one in (objects.config, objects.service)}
-                wanted.add(key_of(objects.workload))
-        leading = self._leading(census) or self._update
-        uid = uid_of(self.observed.resource)
-        yield from leftovers(children, wanted, uid, census, leading)
-
-    def _keep_all(self, manifests: Iterator[Manifest]) -> Iterator[Action]:
-        for manifest in manifests:
-            if manifest["kind"] == POOL_KIND:
-                pool = next(p for p in POOLS if self._is_of(manifest, p))
-                action = keep_red_pool(
-                    manifest, pool_spec(self.service, pool), self.observed.children
-                )
-            else:
-                action = keep(manifest, self.observed.children)
-            if action is not None:
-                yield action
-
-    def _is_of(self, red_pool: Manifest, pool: Role) -> bool:
-        return bool(red_pool["metadata"]["name"] == names.pool_name(self.service.name, pool))
-
-    def _keep_revision(self, targets: Targets) -> Iterator[Action]:
-        if not self.loading.may_start:
-            return
-        configured = [one for pool in self.rendered.pools for one in (pool.config, pool.service)]
-        workloads = [
-            pool.workload_with(targets[pool.pool][self._update]) for pool in self.rendered.pools
-        ]
-        yield from self._keep_all(iter([*configured, *workloads]))
-
-    def _red_pool_statuses(self, census: Census, sizes: Mapping[Role, Size]) -> Iterator[Action]:
-        for objects in self.rendered.pools:
-            pool, have = objects.pool, self._red_pool(objects.pool)
-            if have is None:
-                continue
-            selector = selector_of(
-                self.service.name, pool, one_pod_of_many=objects.pods_per_replica > 1
-            )
-            ready = census.tally(pool, self._update).ready
-            wanted, present = sizes[pool].wanted, census.num_present(pool)
-            action = red_pool_status(have, selector, wanted, present, ready)
-            if action is not None:
-                yield action
 
     def _scene(
         self, census: Census, sizes: Mapping[Role, Size], before: Mapping[str, Any]
