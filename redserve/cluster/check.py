@@ -15,6 +15,7 @@ from redserve.cluster.ports import EVERYWHERE, pod_ports
 from redserve.cluster.scope import pool_spec
 from redserve.spec.problems import did_you_mean
 from redserve.spec.release import unsupported
+from redserve.spec.setting_fields import manifest_field
 from redserve.spec.workloads import SETTINGS
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 OLDEST_MINOR: Final = 32
 """Kubernetes 1.x: older ones lack what pods are made with."""
+_FREE: Final = frozenset({"num-threads"})
+"""Flags without a field of their own that may be set all the same."""
 
 
 def check(service: RedService, facts: ClusterFacts) -> tuple[Refusal, ...]:
@@ -77,17 +80,19 @@ def _pool_refusals(service: RedService, pool: Role) -> Iterator[Refusal]:
 
 
 def _argument_refusals(pool: Role, arguments: Iterable[str]) -> Iterator[Refusal]:
-    """A process that is told what it does not know ends at once."""
+    """Flags that end a process at once, or that undo what makes a pod be found."""
     known = [name.replace("_", "-") for name in SETTINGS[pool].model_fields]
     for number, argument in enumerate(arguments):
+        if not argument.startswith("--"):
+            continue  # the value of the flag before it
         flag = argument.partition("=")[0].removeprefix("--").removeprefix("no-")
-        if argument.startswith("--") and flag not in known:
-            yield Refusal(
-                "InvalidArguments",
-                f"spec.{pool}.extraArgs[{number}]",
-                f"the built-in {pool} has no flag {argument.partition('=')[0]}; "
-                f"{did_you_mean(flag, known)}",
-            )
+        if flag not in known:
+            why = f"the built-in {pool} has no flag --{flag}; {did_you_mean(flag, known)}"
+        elif flag not in _FREE and manifest_field(pool, flag) is None:
+            why = f"--{flag} is decided by where the pod is; remove it"
+        else:
+            continue
+        yield Refusal("InvalidArguments", f"spec.{pool}.extraArgs[{number}]", why)
 
 
 def _router_refusals(service: RedService) -> Iterator[Refusal]:

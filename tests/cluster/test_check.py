@@ -86,6 +86,12 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         "spec.llm.extraArgs[1]",
         "no flag --kv-cache-dtype",
     ),
+    (
+        {"router": {"extraArgs": ["--no-url-fetch", "--grpc-port", "7"]}},
+        "InvalidArguments",
+        "spec.router.extraArgs[1]",
+        "--grpc-port is decided by",
+    ),
     ({"llm": gpus(2)}, "GpuCountMismatch", "spec.llm.resources.limits", "write nvidia.com/gpu: 1"),
     (
         {"llm": {"podTemplate": pod_template(resources={"limits": {GPU: "2"}})}},
