@@ -78,8 +78,8 @@ def judge(scene: Scene, stored: Mapping[str, Manifest], generation: int, now: da
 
 def deadline(scene: Scene, progressing: Verdict, stored: Manifest | None) -> datetime | None:
     """When a rollout that is under way will be called stuck; None when none is."""
-    if progressing.status != "True":
-        return None
+    if progressing.status != "True" or not scene.may_start:
+        return None  # a checkpoint may take hours
     was_moving = stored is not None and stored.get("status") == "True"
     began = time_of(stored.get("lastTransitionTime")) if was_moving and stored else None
     moved = newest(began, scene.moved) if began else None

@@ -88,6 +88,7 @@ def _rollout(
     if rolls and (is_new or waited):
         known = before.get("currentRevision", "")
         over = f" takes over from {known}" if known else " starts"
+        over = " is gone back to" if known == update else over
         yield _event(event_kinds.ROLLOUT_STARTED, f"revision {update}{over}")
     if after.get("currentRevision", "") != before.get("currentRevision", ""):
         yield _event(event_kinds.ROLLOUT_COMPLETE, f"revision {update} serves alone")

@@ -53,16 +53,17 @@ def _plan(
     generation = int(resource["metadata"].get("generation", 0))
     update = str(before.get("updateRevision", ""))
     pools: list[Manifest] = list(before.get("pools") or ())
+    about_before = frozenset(CONDITIONS) - {"Accepted"}
     if update:
         scene = _scene(observed, before, stored, update)
         verdicts = judge(scene, stored, generation, now)
         if word.reason == reasons.PAUSED.name or not _is_complete(stored, verdicts):
             verdicts["Progressing"] = word
+            about_before -= {"Progressing"}
         pools = [pool_entry(view) for view in scene.pools]
     else:
         verdicts = dict.fromkeys(CONDITIONS, word)
     verdicts["Accepted"] = accepted
-    about_before = frozenset(CONDITIONS) - {"Accepted", "Progressing"}
     conditions = store(verdicts, stored, generation, now, about_before)
     kept = {field: before[field] for field in _KEPT if field in before}
     status = write_status(generation, conditions, pools, **kept)

@@ -96,14 +96,14 @@ def replica_owners(red_pool: Mapping[str, Any]) -> set[str]:
 
 
 def red_pool_status(
-    red_pool: Manifest, selector: Mapping[str, str], wanted: int, present: int, ready: int
+    red_pool: Manifest, selector: Mapping[str, str], size: Size, present: int, ready: int
 ) -> ApplyStatus | None:
     """The write that a RedPool's status needs, or None.
 
     `replicas` never exceeds what is wanted: an autoscaler that finds its metric in bounds keeps
     this number, and the surge of a rollout must not become the new size.
     """
-    replicas = min(present, wanted)
+    replicas = min(present, size.wanted)
     status: Manifest = {
         "replicas": replicas,
         "readyReplicas": min(ready, replicas),
@@ -111,6 +111,10 @@ def red_pool_status(
         "observedGeneration": red_pool["metadata"].get("generation", 0),
     }
     stored = red_pool.get("status") or {}
+    if not stored and not size.is_scaled and not present:
+        return (
+            None  # nobody waits for a first count of nothing; an autoscaler does for the selector
+        )
     if is_going(red_pool) or all(stored.get(key) == value for key, value in status.items()):
         return None
     return ApplyStatus({**_identity(red_pool), "status": status}, labels.MANAGER, "counted")

@@ -114,7 +114,8 @@ def _red_pool_statuses(decided: Decided, observed: Observed, census: Census) -> 
             decided.service.name, pool, one_pod_of_many=objects.pods_per_replica > 1
         )
         ready = census.tally(pool, decided.rendered.revision).ready
-        wanted, present = decided.sizes[pool].wanted, census.num_present(pool)
-        action = red_pool_status(have, selector, wanted, present, ready)
+        action = red_pool_status(
+            have, selector, decided.sizes[pool], census.num_present(pool), ready
+        )
         if action is not None:
             yield action
