@@ -67,9 +67,10 @@ def test_what_only_a_cluster_can_do(machine: Machine) -> None:
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"encoder": {"replicas": 0}}, "replicas: ", "spec.encoder.replicas: nothing would answer"),
     ({"llm": {"device": "CUDA"}}, "device: ", "spec.llm.device: CUDA needs a GPU"),
-    ({"engine": {"name": "VLLM"}}, "name: VLLM", "spec.engine.name: VLLM does not run here"),
+    ({"engine": {"name": "VLLM"}}, "name: VLLM", "spec.engine.name: VLLM does not run"),
     ({"transport": {"type": "InProcess"}}, "type: ", "spec.transport.type: replicas are processes"),
-    ({"model": {"uri": "s3://a/b"}}, "uri: ", "spec.model.uri: s3:// can be read in a cluster"),
+    ({"model": {"uri": "s3://a/b"}}, "uri: ", "spec.model.uri: s3:// cannot be read"),
+    ({"model": {"uri": "pvc://a/b"}}, "uri: ", "spec.model.uri: pvc:// can be read in a cluster"),
     ({"llm": {"parallelism": {"tensor": 2}}}, "parallelism:", "spec.llm.parallelism: a replica"),
     (
         {"router": {"http": {"port": 0, "host": "192.0.2.1"}}},
