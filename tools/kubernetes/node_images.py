@@ -1,0 +1,255 @@
+"""`python -m tools.kubernetes.node_images`: the images for the node, built from the Dockerfiles.
+
+No registry of images is needed. The base is Debian's own Python on a root file system that
+debootstrap makes; buildah runs the repository's Dockerfiles on it, and pip in them uses the package
+index of this machine. Encoder and engine need gigabytes of PyTorch: their base lists the packages
+of this environment as installed, so that pip has nothing to do, and the files come as one layer,
+copied from this environment, which both images share. Needs root, debootstrap and buildah.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import redserve
+from redserve.errors import ConfigError, RedServeError
+from tools.kubernetes.images import IMAGES, ROOT, Image, build_command, commit
+from tools.kubernetes.node_layout import Layer, Layout, write_layer
+from tools.kubernetes.node_packages import closure, files, metadata_files
+from tools.kubernetes.node_space import leave_mounts
+from tools.kubernetes.programs import cache_folder
+from tools.requirements import requirements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from importlib.metadata import Distribution
+
+PROGRAMS: Final = ("buildah", "debootstrap")
+SUITE: Final = "bookworm"
+PYTHON: Final = (3, 11)
+"""Of the suite."""
+REGISTRY: Final = "docker.io/redserve"
+"""What `redserve/…` means to a containerd; nothing is fetched from there."""
+SANDBOX: Final = "localhost/redserve-sandbox:1"
+"""Image of the container that holds a pod's network."""
+_BASE: Final = "localhost/python:base"
+_WITH_PACKAGES: Final = "localhost/python:packages"
+_PACKAGES: Final = "/opt/packages"
+_HEAVY: Final = ("encoder", "llm")
+_DEBIAN: Final = "python3,python3-venv,python3-pip,ca-certificates"
+_PIP_OPTIONS: Final = ("cert", "index-url", "extra-index-url", "trusted-host", "timeout")
+_AUTHORITIES: Final = (Path("/etc/ssl/certs"),)
+
+
+def folder() -> Path:
+    """Where the built images are: an OCI layout, beside what makes the next build short."""
+    return cache_folder() / "node-images/layout"
+
+
+def build() -> Path:
+    """Build all images; returns the layout.
+
+    Raises:
+        ConfigError: Something is missing, or a build failed.
+    """
+    if sys.version_info[:2] != PYTHON:
+        have = ".".join(str(part) for part in sys.version_info[:2])
+        raise ConfigError(
+            f"the node's images share packages with this environment, so it must be Python "
+            f"{'.'.join(str(part) for part in PYTHON)}, as Debian {SUITE} has, and it is {have}"
+        )
+    with _one_at_a_time() as place:
+        # What buildah mounts goes away with this process.
+        leave_mounts()
+        builder = _Builder(place)
+        builder.make_bases()
+        shutil.rmtree(folder(), ignore_errors=True)
+        for image in IMAGES:
+            builder.build(image)
+            builder.push(image.name, _local(image))
+        builder.push("sandbox", SANDBOX)
+        builder.push("packages", _WITH_PACKAGES)
+        _finish(Layout(folder()), place)
+    return folder()
+
+
+class _Builder:
+    """buildah with storage of its own."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._options = [
+            f"--root={place / 'storage'}",
+            f"--runroot={place / 'run'}",
+            "--storage-driver=overlay",
+        ]
+
+    def make_bases(self) -> None:
+        """The image that stands for python:…-slim, the same with packages, and the sandbox."""
+        root = self._place / f"root-{SUITE}"
+        if not root.is_dir():
+            _make_root(root)
+        (self._place / "base.Dockerfile").write_text(
+            "FROM scratch\nCOPY . /\n"
+            "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+        )
+        self._from_folder("base.Dockerfile", _BASE, root)
+
+        metadata = self._place / "metadata"
+        shutil.rmtree(metadata, ignore_errors=True)
+        for path, file in metadata_files(_packages()):
+            if file.is_file():
+                (metadata / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, metadata / path)
+        (self._place / "packages.Dockerfile").write_text(
+            f"FROM {_BASE}\nCOPY . {_PACKAGES}\nENV PYTHONPATH={_PACKAGES}\n"
+        )
+        self._from_folder("packages.Dockerfile", _WITH_PACKAGES, metadata)
+
+        (self._place / "sandbox.Dockerfile").write_text(
+            f'FROM {_BASE}\nENTRYPOINT ["sleep", "infinity"]\n'
+        )
+        self._from_folder("sandbox.Dockerfile", SANDBOX, metadata)
+
+    def build(self, image: Image) -> None:
+        """Build an image from the repository's Dockerfile."""
+        base = _WITH_PACKAGES if image.name in _HEAVY else _BASE
+        command = build_command(
+            "buildah",
+            image,
+            _local(image),
+            commit(),
+            (
+                f"--build-arg=PYTHON={base}",
+                "--pull=never",
+                "--isolation=chroot",
+                *_pip_volumes(self._place),
+            ),
+        )
+        self._run(command[1], *command[2:], cwd=ROOT)
+
+    def push(self, name: str, reference: str) -> None:
+        """Write an image into the layout, under a short name."""
+        folder().mkdir(parents=True, exist_ok=True)
+        self._run("push", "--disable-compression", reference, f"oci:{folder()}:{name}")
+
+    def _from_folder(self, dockerfile: str, reference: str, context: Path) -> None:
+        self._run(
+            *("build", "--layers", "--pull=never", "--isolation=chroot"),
+            *(f"--file={self._place / dockerfile}", f"--tag={reference}", str(context)),
+        )
+
+    def _run(self, verb: str, *arguments: str, cwd: Path | None = None) -> None:
+        command = ["buildah", *self._options, verb, *arguments]
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ConfigError(f"buildah {verb}: {(done.stdout + done.stderr)[-3000:]}")
+        _say(f"{verb} {arguments[-1] if verb == 'push' else ' '.join(arguments[:2])}")
+
+
+def _finish(layout: Layout, place: Path) -> None:
+    """Add the packages, and name the images as pods do."""
+    tar, layer = _packages_layer(place)
+    layout.link_layer(tar, layer)
+    position = layout.num_layers("packages")
+    layout.remove("packages")
+    for image in IMAGES:
+        if image.name in _HEAVY:
+            layout.insert_layer(image.name, position, layer, "packages of the environment")
+        layout.rename(image.name, image.reference(REGISTRY, redserve.__version__))
+    layout.rename("sandbox", SANDBOX)
+
+
+def _packages_layer(place: Path) -> tuple[Path, Layer]:
+    """The layer with the packages; made anew when the environment has others than last time."""
+    tar, note = place / "packages.tar", place / "packages.json"
+    distributions = _packages()
+    key = [[one.name, one.version] for one in distributions]
+    if note.is_file():
+        known = json.loads(note.read_text())
+        if known["key"] == key:
+            return tar, Layer(known["digest"], known["size"])
+    note.unlink(missing_ok=True)
+    members = [(f"{_PACKAGES[1:]}/{path}", file) for path, file in files(distributions)]
+    # A new file: the old one may be linked into a layout that is being read.
+    tar.unlink(missing_ok=True)
+    layer = write_layer(tar, members)
+    note.write_text(json.dumps({"key": key, "digest": layer.digest, "size": layer.size}))
+    _say(f"layer of {len(distributions)} packages, {layer.size / 1e9:.1f} GB")
+    return tar, layer
+
+
+def _packages() -> list[Distribution]:
+    return closure(requirements((ROOT / "pyproject.toml").read_text(), _HEAVY))
+
+
+def _local(image: Image) -> str:
+    return image.reference("localhost/redserve", "node")
+
+
+def _make_root(root: Path) -> None:
+    """A Debian with Python, where only the suite's packages are."""
+    making = root.with_suffix(".making")
+    shutil.rmtree(making, ignore_errors=True)
+    command = ["debootstrap", "--variant=minbase", f"--include={_DEBIAN}", SUITE, str(making)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ConfigError(f"debootstrap: {(done.stdout + done.stderr)[-2000:]}")
+    for part in ("var/lib/apt/lists", "var/cache/apt"):
+        shutil.rmtree(making / part, ignore_errors=True)
+    (making / "usr/local/bin/python").symlink_to("/usr/bin/python3")
+    making.rename(root)
+    _say(f"root file system of Debian {SUITE}")
+
+
+def _pip_volumes(place: Path) -> list[str]:
+    """So that pip in a build uses the index and the authorities that pip here uses."""
+    settings = place / "pip.conf"
+    said = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
+    ).stdout
+    given: dict[str, str] = {}
+    for line in said.splitlines():
+        name, _, value = line.partition("=")
+        option = name.rpartition(".")[2]
+        if option in _PIP_OPTIONS:
+            given[option] = value.strip().strip("'")
+    lines = ["[global]", *(f"{option} = {value}" for option, value in given.items())]
+    settings.write_text("\n".join(lines) + "\n")
+    certificates = [f"--volume={path}:{path}:ro" for path in _AUTHORITIES if path.is_dir()]
+    return [f"--volume={settings}:/etc/pip.conf:ro", *certificates]
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[Path]:
+    place = folder().parent
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield place
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Build; returns the exit status."""
+    try:
+        print(build())
+    except RedServeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
