@@ -6,7 +6,8 @@ import http.client
 import json
 import ssl
 import threading
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import yaml
@@ -16,6 +17,8 @@ from tools.kubernetes.async_api import MERGE_PATCH, ApiError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_IDLE_S: Final = 10.0
 
 
 class ApiClient:
@@ -109,4 +112,7 @@ class ApiClient:
                     host, port, timeout=self._timeout_s, context=self._ssl
                 )
             self._local.connection = made
+        elif time.monotonic() - self._local.used_at > _IDLE_S:
+            made.close()  # the server may be about to do the same, between two words of ours
+        self._local.used_at = time.monotonic()
         return made

@@ -100,6 +100,8 @@ class Container:
         self._state: State = Waiting()
         self._last: Terminated | None = None
         self._num_restarts = 0
+        self._next: tuple[Terminated | None, int] = (None, 0)
+        """What `last` and the number of restarts are from the next start on."""
         self._started = self._ready = self._will_restart = False
 
     @property
@@ -146,13 +148,16 @@ class Container:
             if not self._will_restart:
                 return
             assert isinstance(self._state, Terminated)
-            self._last, self._will_restart = self._state, False
-            self._num_restarts += 1
+            ended = self._state
             if wait_s := self._backoff.wait_s(time.monotonic() - began):
                 message = f"back-off {wait_s:g}s restarting failed container"
+                self._last = ended
                 self._set(Waiting("CrashLoopBackOff", message))
                 self._on_event("Warning", "BackOff", f"{message} {self.name}")
                 await self._pause(wait_s)
+            if not self._stopping.is_set():
+                # Until it runs again it is told as ended, and as about to be restarted.
+                self._next = (ended, self._num_restarts + 1)
 
     async def stop(self, grace_s: float) -> None:
         """End it for good: preStop and SIGTERM within the grace period, then SIGKILL."""
@@ -174,6 +179,8 @@ class Container:
         if not failure:
             self._started = "startupProbe" not in self._spec
             self._ready = self._started and "readinessProbe" not in self._spec
+            self._will_restart = False
+            self._last, self._num_restarts = self._next
             self._set(Running(started_at, process.pid))
             probes = asyncio.create_task(self._probe())
             if self._stopping.is_set():
