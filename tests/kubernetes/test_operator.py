@@ -324,7 +324,7 @@ def test_a_pod_that_the_api_server_refuses_is_told_in_its_words(cluster: Cluster
 def test_a_changed_manifest_rolls_and_some_router_is_always_ready(cluster: Cluster) -> None:
     cluster.apply(service())
     old = cluster.until_settled("demo")["updateRevision"]
-    cluster.apply(service(env=[], llm={"extraArgs": ["--min-chunk=32"]}))
+    cluster.apply(service(llm={"extraArgs": ["--min-chunk=32"]}))
     dips = []
 
     def rolled() -> bool:
@@ -340,11 +340,12 @@ def test_a_changed_manifest_rolls_and_some_router_is_always_ready(cluster: Clust
 
     eventually(rolled, poll_s=0.02)
     assert not dips
-    names = {child["metadata"]["name"] for child in cluster.children("demo")}
-    eventually(
-        lambda: not [p for p in cluster.pods("demo") if "deletionTimestamp" in p["metadata"]]
-    )
-    assert not [name for name in names if old in name]
+
+    def left() -> list[str]:
+        found = (*cluster.children("demo"), *cluster.pods("demo"))
+        return [one["metadata"]["name"] for one in found if old in one["metadata"]["name"]]
+
+    eventually(lambda: not left())
 
 
 def _is_ready(pod: Manifest) -> bool:
@@ -353,15 +354,15 @@ def _is_ready(pod: Manifest) -> bool:
 
 
 def test_a_pool_that_no_node_has_room_for_is_told(cluster: Cluster) -> None:
-    greedy = {"resources": {"limits": {"nvidia.com/gpu": 64}}, "parallelism": {"tensor": 64}}
-    cluster.apply(service(llm=greedy))
+    picky = {"podTemplate": {"spec": {"nodeSelector": {"gpu": "of-tomorrow"}}}}
+    cluster.apply(service(encoder=picky))
     found = eventually(
         lambda: (
-            cluster.condition("demo", "LLMReady").get("reason") == "InsufficientCapacity"
-            and cluster.condition("demo", "LLMReady")
+            cluster.condition("demo", "EncoderReady").get("reason") == "InsufficientCapacity"
+            and cluster.condition("demo", "EncoderReady")
         )
     )
-    assert "nvidia.com/gpu" in found["message"]
+    assert "node affinity/selector" in found["message"]
 
 
 def test_stop_and_pause(cluster: Cluster) -> None:
@@ -373,7 +374,7 @@ def test_stop_and_pause(cluster: Cluster) -> None:
     cluster.apply(service(reconcile="Active"))
     cluster.until_settled("demo")
     cluster.apply(service(reconcile="Paused"))
-    eventually(lambda: cluster.condition("demo", "Ready").get("reason") == "Paused")
+    eventually(lambda: cluster.condition("demo", "Progressing").get("reason") == "Paused")
     cluster.delete("PodDisruptionBudget", "demo-llm")
     cluster.apply(service(reconcile="Active"))
     eventually(lambda: cluster.get("PodDisruptionBudget", "demo-llm") is not None)
