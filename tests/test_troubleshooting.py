@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from redserve_operator.decide.reasons import CHECKS, EVENTS, REASONS
+from redserve_operator.decide.event_kinds import EVENTS
+from redserve_operator.decide.reasons import CHECKS, REASONS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/how-to/kubernetes-troubleshooting.md").read_text()
@@ -26,7 +27,10 @@ def refusal_reasons() -> list[str]:
             if isinstance(target, ast.Name) and isinstance(node.value, ast.Constant)
         }
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Refusal", "Unsupported"):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+                "Refusal",
+                "Unsupported",
+            ):
                 first = node.args[0] if node.args else node.keywords[0].value
                 value = names.get(first.id) if isinstance(first, ast.Name) else None
                 found.add(str(first.value if isinstance(first, ast.Constant) else value))

@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks/results"
 CRDS = sorted((ROOT / "helm/redserve/files/crds").glob("*.yaml"))
 NAMESPACE = "bench"
+LIMIT_S = 900.0
+"""An operator that has not brought everything up by then never will."""
 QUIET_S = 5.0
 """So long nothing may be written before the end is believed."""
 
@@ -72,7 +74,8 @@ async def _measure(folder: Path, num_services: int, num_nodes: int) -> Measured:
             async with operator_process(config, log, namespace=NAMESPACE) as process:
                 began = time.monotonic()
                 await asyncio.gather(*(_apply(api, _manifest(n)) for n in range(num_services)))
-                await _until_ready(api, num_services)
+                async with asyncio.timeout(LIMIT_S):
+                    await _until_ready(api, num_services)
                 ready_s = time.monotonic() - began
                 await _until_quiet(policy)
                 rss_mb, peak_mb = resident_mb(process.pid)

@@ -204,7 +204,8 @@ class PoolSpec(Spec):
     extra_args: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Lax] = Field(
         default=(),
         max_length=64,
-        description="Arguments appended to the command of an engine that is not built in.",
+        description="Arguments appended to the command of the pods, in a cluster; the manifest's "
+        "own fields come first.",
     )
     rollout: Rollout = Field(default=Rollout(), description="How replicas are replaced.")
     disruption: Disruption = Field(
