@@ -33,6 +33,9 @@ test: setup ## All tests that need no GPU and no cluster
 test-gpu: setup ## Tests that need a CUDA device
 	@$(BIN)/python -m pytest -m gpu
 
+control-plane: setup ## Build the programs of a Kubernetes cluster from Go modules into the user's cache
+	@$(BIN)/python -m tools.kubernetes.build all
+
 test-cluster: setup ## Tests on a real control plane, which is built from Go modules at first use
 	@$(BIN)/python -m tools.kubernetes.build cluster
 	@$(BIN)/python -m tools.kubernetes.netns -- $(BIN)/python -m pytest -m cluster tests/kubernetes tests/helm
@@ -85,4 +88,4 @@ demo-model: setup ## Train the demo model again (CPU, under an hour)
 clean: ## Remove environments and caches
 	@rm -rf $(VENV) $(PROTO_VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help setup demo test test-gpu test-cluster check lint types layers protos protos-lint protos-check docs docs-check bench bench-operator demo-model clean images
+.PHONY: control-plane help setup demo test test-gpu test-cluster check lint types layers protos protos-lint protos-check docs docs-check bench bench-operator demo-model clean images
