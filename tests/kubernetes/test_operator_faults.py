@@ -1,0 +1,173 @@
+"""The API server refuses, forgets, cuts and goes away; the operator outlasts it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kubernetes import definitions
+from tests.kubernetes.operators import Cluster, OperatorProcess, fake_kubelets, quiet, service
+from tests.kubernetes.waiting import eventually
+from tools.kubernetes.fault_proxy import FaultProxy
+from tools.kubernetes.faults import Answer, Call, Cut, Fault, refuse_some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tools.kubernetes.control_plane import ControlPlane
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ready_cluster(control_plane: ControlPlane) -> Iterator[None]:
+    definitions.install(control_plane)
+    with fake_kubelets(control_plane, nodes=3):
+        yield
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[FaultProxy]:
+    with FaultProxy(control_plane.kubeconfig, tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+def operator(proxy: FaultProxy, namespace: str, tmp_path: Path) -> Iterator[OperatorProcess]:
+    with OperatorProcess(
+        proxy.kubeconfig, tmp_path / "log", watch_namespaces=(namespace,)
+    ) as started:
+        yield started.until_ready()
+
+
+@pytest.fixture
+def cluster(control_plane: ControlPlane, namespace: str) -> Cluster:
+    return Cluster(control_plane, namespace)
+
+
+def test_one_call_in_four_is_refused(
+    proxy: FaultProxy, operator: OperatorProcess, cluster: Cluster
+) -> None:
+    proxy.rule = refuse_some(0.25)
+    cluster.apply(service())
+    cluster.until_settled("demo", timeout_s=90.0)
+    cluster.apply(service(llm={"extraArgs": ["--min-chunk=32"]}))
+    cluster.until_settled("demo", timeout_s=90.0)
+    assert operator.is_running
+    refused = operator.figure("api_request_duration_seconds_count", 'code="429"')
+    assert refused + operator.figure("api_request_duration_seconds_count", 'code="500"') > 5
+
+
+def test_one_write_in_three_is_lost_on_the_way_back(
+    proxy: FaultProxy, operator: OperatorProcess, cluster: Cluster
+) -> None:
+    def rule(call: Call) -> Fault | None:
+        return Cut(after=True) if call.is_write and call.number % 3 == 0 else None
+
+    proxy.rule = rule
+    cluster.apply(service())
+    cluster.until_settled("demo", timeout_s=90.0)
+    assert len(cluster.children("demo")) == 23
+
+
+def test_a_service_whose_writes_fail_for_long_is_told_of_it(
+    proxy: FaultProxy, operator: OperatorProcess, cluster: Cluster
+) -> None:
+    def rule(call: Call) -> Fault | None:
+        is_child = call.is_write and "/networkpolicies/" in call.path
+        return Answer(500) if is_child else None
+
+    proxy.rule = rule
+    cluster.apply(service())
+    eventually(lambda: "ReconcileFailed" in cluster.events("demo"), timeout_s=60.0)
+    proxy.reset()
+    cluster.until_settled("demo", timeout_s=90.0)
+
+
+def test_an_object_that_is_refused_is_told_in_the_servers_words(
+    proxy: FaultProxy, operator: OperatorProcess, cluster: Cluster
+) -> None:
+    def rule(call: Call) -> Fault | None:
+        is_child = call.is_write and "/rolebindings/" in call.path
+        return Answer(403) if is_child else None
+
+    proxy.rule = rule
+    cluster.apply(service())
+    found = eventually(
+        lambda: (
+            cluster.condition("demo", "Accepted").get("status") == "False"
+            and cluster.condition("demo", "Accepted")
+        )
+    )
+    assert found["reason"] == "ObjectRefused"
+    assert "RoleBinding" in found["message"]
+    proxy.reset()
+    cluster.until_settled("demo", timeout_s=90.0)
+    assert cluster.condition("demo", "Accepted")["status"] == "True"
+
+
+def test_what_happened_while_watches_were_cut_is_seen(
+    proxy: FaultProxy, operator: OperatorProcess, cluster: Cluster
+) -> None:
+    cluster.apply(service())
+    cluster.until_settled("demo")
+
+    def no_watches(call: Call) -> Fault | None:
+        return Cut() if call.is_watch else None
+
+    proxy.rule = no_watches
+    proxy.cut_connections()
+    cluster.delete("PodDisruptionBudget", "demo-llm")
+    cluster.patch("Service", "demo", {"spec": {"selector": {"app": "mine"}}})
+    proxy.reset()
+    eventually(lambda: cluster.get("PodDisruptionBudget", "demo-llm") is not None)
+    eventually(lambda: "app" not in (cluster.get("Service", "demo") or {})["spec"]["selector"])
+
+
+def test_what_vanished_while_the_watch_was_too_old_is_seen(
+    control_plane: ControlPlane, proxy: FaultProxy, namespace: str, tmp_path: Path
+) -> None:
+    cluster = Cluster(control_plane, namespace)
+    with OperatorProcess(
+        proxy.kubeconfig, tmp_path / "log", watch_namespaces=(namespace,), resync_s=4.0
+    ) as operator:
+        operator.until_ready()
+        cluster.apply(service())
+        cluster.until_settled("demo")
+
+        # The watch of budgets is gone for good, and nothing tells what is deleted meanwhile.
+        def deaf(call: Call) -> Fault | None:
+            return Answer(410) if call.is_watch and "poddisruptionbudgets" in call.path else None
+
+        proxy.rule = deaf
+        proxy.cut_connections()
+        cluster.delete("PodDisruptionBudget", "demo-llm")
+        eventually(lambda: cluster.get("PodDisruptionBudget", "demo-llm") is not None)
+
+
+def test_the_api_server_goes_and_comes_back(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    cluster = Cluster(control_plane, namespace)
+    with OperatorProcess(
+        control_plane.kubeconfig, tmp_path / "log", watch_namespaces=(namespace,)
+    ) as operator:
+        operator.until_ready()
+        cluster.apply(service())
+        cluster.until_settled("demo")
+        control_plane.stop_api_server(kill=True)
+        try:
+            assert operator.is_running
+        finally:
+            control_plane.start_api_server()
+        cluster.apply(service(encoder={"replicas": 3}))
+        cluster.until_settled("demo", timeout_s=90.0)
+        assert operator.is_running, operator.tail()
+        assert cluster.status("demo")["pools"][0]["readyText"] == "3/3"
+
+        def writes() -> int:
+            return int(operator.figure("applies_total"))
+
+        quiet(writes, for_s=1.0)
