@@ -1,0 +1,119 @@
+"""What counts as a change of our fields, and what is others' business."""
+
+from __future__ import annotations
+
+import pytest
+
+from redserve_operator.decide.drift import drifted
+
+
+def container(**fields):
+    return {"spec": {"containers": [{"name": "main", **fields}]}}
+
+
+SAME = {
+    "equal": ({"spec": {"a": 1}}, {"spec": {"a": 1}}),
+    "a default beside ours": ({"spec": {"a": 1}}, {"spec": {"a": 1, "b": 2}}),
+    "empty list and nothing": ({"spec": {"args": []}}, {"spec": {}}),
+    "empty text and nothing": ({"spec": {"a": ""}}, {"spec": {}}),
+    "false and nothing": ({"spec": {"a": False}}, {"spec": {}}),
+    "nothing and zero": ({"spec": {"a": 0}}, {"spec": {}}),
+    "emptyDir": ({"v": {"emptyDir": {}}}, {"v": {}}),
+    "memory in another unit": (
+        container(resources={"limits": {"memory": "1024Mi"}}),
+        container(resources={"limits": {"memory": "1Gi"}}),
+    ),
+    "cores as a fraction": (
+        container(resources={"requests": {"cpu": 0.5}}),
+        container(resources={"requests": {"cpu": "500m"}}),
+    ),
+    "devices as a number": (
+        container(resources={"limits": {"nvidia.com/gpu": 1}}),
+        container(resources={"limits": {"nvidia.com/gpu": "1"}}),
+    ),
+    "size of scratch space": (
+        {"spec": {"volumes": [{"name": "shm", "emptyDir": {"sizeLimit": "1024Ki"}}]}},
+        {"spec": {"volumes": [{"name": "shm", "emptyDir": {"sizeLimit": "1Mi"}}]}},
+    ),
+    "int or string": ({"spec": {"maxUnavailable": "1"}}, {"spec": {"maxUnavailable": 1}}),
+    "another container": (
+        {"spec": {"containers": [{"name": "main", "image": "a"}]}},
+        {"spec": {"containers": [{"name": "sidecar"}, {"name": "main", "image": "a"}]}},
+    ),
+    "another variable": (
+        container(env=[{"name": "A", "value": "1"}]),
+        container(env=[{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]),
+    ),
+    "a port's default protocol": (
+        container(ports=[{"containerPort": 1}]),
+        container(ports=[{"containerPort": 1, "protocol": "TCP"}]),
+    ),
+    "a Service's node port": (
+        {"spec": {"ports": [{"name": "grpc", "port": 1}]}},
+        {"spec": {"ports": [{"name": "grpc", "port": 1, "protocol": "TCP", "nodePort": 3}]}},
+    ),
+    "another owner": (
+        {"metadata": {"ownerReferences": [{"uid": "a"}]}},
+        {"metadata": {"ownerReferences": [{"uid": "b"}, {"uid": "a"}]}},
+    ),
+    "another label": (
+        {"metadata": {"labels": {"a": "1"}}},
+        {"metadata": {"labels": {"a": "1", "b": "2"}}},
+    ),
+}
+CHANGED = {
+    "another value": ({"spec": {"a": 1}}, {"spec": {"a": 2}}),
+    "gone": ({"spec": {"a": 1}}, {"spec": {}}),
+    "another type": ({"spec": {"a": {"b": 1}}}, {"spec": {"a": [1]}}),
+    "a flag": ({"spec": {"a": True}}, {"spec": {"a": False}}),
+    "a flag is no number": ({"spec": {"a": True}}, {"spec": {"a": 1}}),
+    "less memory": (
+        container(resources={"limits": {"memory": "1Gi"}}),
+        container(resources={"limits": {"memory": "1G"}}),
+    ),
+    "texts are compared as texts": (
+        container(env=[{"name": "SIZE", "value": "1024Mi"}]),
+        container(env=[{"name": "SIZE", "value": "1Gi"}]),
+    ),
+    "an image": (container(image="a"), container(image="b")),
+    "our container is gone": (container(image="a"), {"spec": {"containers": [{"name": "x"}]}}),
+    "an argument more": (container(args=["a"]), container(args=["a", "b"])),
+    "order of arguments": (container(args=["a", "b"]), container(args=["b", "a"])),
+    "a wider selector": (
+        {"spec": {"selector": {"a": "1"}}},
+        {"spec": {"selector": {"a": "1", "b": "2"}}},
+    ),
+    "a peer more in a NetworkPolicy": (
+        {"spec": {"ingress": [{"from": [{"podSelector": {"matchLabels": {"a": "1"}}}]}]}},
+        {
+            "spec": {
+                "ingress": [
+                    {"from": [{"podSelector": {"matchLabels": {"a": "1"}}}, {"podSelector": {}}]}
+                ]
+            }
+        },
+    ),
+    "a port more in a NetworkPolicy": (
+        {"spec": {"ingress": [{"ports": [{"port": 1, "protocol": "TCP"}]}]}},
+        {"spec": {"ingress": [{"ports": [{"port": 1, "protocol": "TCP"}, {"port": 2}]}]}},
+    ),
+    "a right more in a Role": (
+        {"rules": [{"verbs": ["get"]}]},
+        {"rules": [{"verbs": ["get", "*"]}]},
+    ),
+    "a subject more in a RoleBinding": (
+        {"subjects": [{"kind": "ServiceAccount", "name": "a"}]},
+        {"subjects": [{"kind": "ServiceAccount", "name": "a"}, {"kind": "User", "name": "b"}]},
+    ),
+    "a number is not a list": ({"spec": {"a": 1}}, {"spec": {"a": [1]}}),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_the_same(case):
+    assert not drifted(*SAME[case])
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_changed(case):
+    assert drifted(*CHANGED[case])
