@@ -209,6 +209,10 @@ class World:
         self.pods = [pod for pod in self.pods if pod.workload != key]
         self.loaders.pop(key.name, None)
 
+    def act_deletion(self, key: ObjectKey) -> None:
+        """What `kubectl delete` does."""
+        self._remove(key)
+
     def scale(self, pool: str, replicas: int, manager: str = "hpa") -> None:
         """What an autoscaler does through /scale."""
         key = ObjectKey("RedPool", f"demo-{pool}")

@@ -1,0 +1,271 @@
+"""Single traits of whole decisions, in a world in memory."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+import pytest
+
+from redserve.spec.pool_resource import RedPoolStatus
+from redserve.spec.status import RedServiceStatus
+from redserve_operator.decide.observed import LoaderFacts, ObjectKey, Observed, Probed
+from redserve_operator.decide.plan import ApplyStatus, Plan
+from redserve_operator.decide.reconcile import reconcile
+from tests.operator.decide.golden_files import HUB, SCALED, SCENES, SPEC, running
+from tests.operator.decide.world import COMMIT, World
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_status_keeps_the_schema(name):
+    plan = SCENES[name]().plan()
+    RedServiceStatus.model_validate(plan.status or {})
+    for action in plan.actions:
+        if isinstance(action, ApplyStatus):
+            RedPoolStatus.model_validate(action.manifest["status"])
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_deciding_twice_says_the_same_and_a_written_status_is_not_written_again(name):
+    world = SCENES[name]()
+    before = world.observe()
+    plan = world.plan()
+    assert world.plan() == plan
+    assert world.observe() == before
+    if plan.status is not None:
+        world.resource["status"] = plan.status
+        world.now += timedelta(seconds=7)
+        again = world.plan()
+        assert again.status is None
+        assert again.events == ()
+
+
+def test_what_is_being_deleted_is_left_to_the_garbage_collector():
+    world = running()
+    world.resource["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert world.plan() == Plan()
+
+
+def test_pods_are_tried_before_anything_is_made_and_once_only():
+    world = World(SPEC)
+    plan = reconcile(world.context, world.observe(), world.now)
+    assert [pod["metadata"]["labels"]["redserve.dev/pool"] for pod in plan.probe] == [
+        "encoder",
+        "llm",
+        "router",
+    ]
+    assert all(pod["metadata"]["generateName"].startswith("demo-") for pod in plan.probe)
+    # The accounts do not exist yet: their names alone would be refused.
+    assert all("serviceAccountName" not in pod["spec"] for pod in plan.probe)
+    assert (plan.actions, plan.status) == ((), None)
+    world.finish()
+    assert not reconcile(world.context, world.observe(), world.now).probe
+    world.edit(llm={"replicas": 2})  # the same pods
+    assert not reconcile(world.context, world.observe(), world.now).probe
+    world.edit(llm={"replicas": 2, "image": "llm:2"})
+    again = reconcile(world.context, world.observe(), world.now).probe
+    assert again
+    assert "serviceAccountName" in again[0]["spec"]
+
+
+def test_a_used_up_quota_refuses_nothing():
+    world = World(SPEC)
+    plan = reconcile(world.context, world.observe(), world.now)
+    message = 'pods "demo" is forbidden: exceeded quota: gpus, requested: ...'
+    probed = Probed(plan.probe_revision, {"llm": message})
+    assert reconcile(world.context, world.observe(probed), world.now).actions
+
+
+def test_a_quota_is_told_by_the_pool():
+    world = World(SPEC)
+    world.step()
+    for have in world.objects.values():
+        if have["kind"] == "Deployment" and "encoder" in have["metadata"]["name"]:
+            have["status"] = {
+                "conditions": [
+                    {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: gpus"}
+                ]
+            }
+    world.step()
+    assert world.conditions()["EncoderReady"] == ("False", "InsufficientCapacity")
+
+
+def test_a_manifest_that_only_the_models_refuse():
+    world = World({**SPEC, "slos": [{"name": "x", "indicator": "TimeToFirstToken"}]})
+    world.step()
+    assert world.conditions()["Accepted"] == ("False", "InvalidManifest")
+    message = world.resource["status"]["conditions"][0]["message"]
+    assert message.startswith("spec.slos[0].thresholdMilliseconds: ")
+    assert world.objects == {}
+
+
+def test_a_refusal_touches_nothing_and_mending_it_goes_on():
+    world = running()
+    before = world.contents()
+    world.edit(transport={"type": "RDMA", "rdma": {"resourceName": "rdma/hca"}})
+    world.step()
+    world.step()
+    assert world.contents() == before
+    assert world.conditions()["Accepted"] == ("False", "TransportUnsupported")
+    assert world.conditions()["Ready"] == ("True", "AllReady")
+    ready = next(c for c in world.resource["status"]["conditions"] if c["type"] == "Ready")
+    assert ready["observedGeneration"] == 1
+    world.pods.clear()  # still told truly
+    world.step()
+    assert world.conditions()["Ready"] == ("False", "PodsNotReady")
+    world.edit(transport={})
+    world.finish()
+    assert world.conditions()["Ready"] == ("True", "AllReady")
+    assert world.contents() == before
+
+
+def test_an_object_that_was_refused_is_told_and_tried_again():
+    world = running()
+    world.edit(llm={"replicas": 2})
+    observed = world.observe()
+    key = ObjectKey("Service", "demo")
+    refused = Observed(
+        observed.resource, observed.children, observed.pods, rejected={key: "port is taken"}
+    )
+    plan = reconcile(world.context, refused, world.now)
+    assert plan.actions == world.plan().actions
+    assert plan.status is not None
+    accepted = plan.status["conditions"][0]
+    assert (accepted["status"], accepted["reason"]) == ("False", "ObjectRefused")
+    assert accepted["message"] == "Service demo: port is taken"
+
+
+def test_pods_wait_for_the_checkpoint_and_get_its_commit():
+    world = World({**SPEC, "model": HUB})
+    world.step()
+    assert {key.kind for key in world.objects} >= {"Job", "RedPool"}
+    assert not any(key.kind == "Deployment" for key in world.objects)
+    assert world.conditions()["ModelCached"] == ("False", "Loading")
+    world.finish()
+    assert world.conditions()["ModelCached"] == ("True", "Loaded")
+    assert world.resource["status"]["model"]["revision"] == COMMIT
+    settings = [have["data"] for key, have in world.objects.items() if key.kind == "ConfigMap"]
+    assert all(COMMIT in one.values() for one in settings)
+    # The Job and its pod may go: the commit stays until the manifest's model changes.
+    revision = world.resource["status"]["currentRevision"]
+    for key in [key for key in world.objects if key.kind == "Job"]:
+        world.act_deletion(key)
+    world.step()
+    assert world.resource["status"]["currentRevision"] == revision
+    assert world.conditions()["ModelCached"] == ("True", "Loaded")
+
+
+def test_a_failed_download_says_why_and_how_to_try_again():
+    world = World({**SPEC, "model": HUB})
+    world.step()
+    key = next(key for key in world.objects if key.kind == "Job")
+    world.objects[key]["status"] = {"conditions": [{"type": "Failed", "status": "True"}]}
+    world.loaders[key.name] = LoaderFacts(key.name, report="org/model needs a token.")
+    world.step()
+    told = {c["type"]: c for c in world.resource["status"]["conditions"]}
+    assert told["ModelCached"]["reason"] == "ModelLoadFailed"
+    assert told["ModelCached"]["message"] == (
+        f"org/model needs a token; delete Job {key.name} to try again"
+    )
+    assert told["Progressing"]["reason"] == "ModelLoadFailed"
+    assert told["Degraded"]["status"] == "True"
+    world.act_deletion(key)
+    world.finish()
+    assert world.conditions()["Ready"] == ("True", "AllReady")
+
+
+def test_a_report_that_was_not_seen_yet_is_awaited_but_not_for_ever():
+    world = World({**SPEC, "model": HUB})
+    world.step()
+    world.job_ends(random.Random(0))
+    world.loaders.clear()
+    plan = world.plan()
+    assert plan.requeue_after_s == 5.0
+    assert not any("Deployment" in str(action) for action in plan.actions)
+    world.now += timedelta(minutes=1)
+    assert any("Deployment" in str(action) for action in world.plan().actions)
+
+
+def test_the_old_revision_follows_its_size_while_a_checkpoint_is_loaded():
+    world = running(encoder=SCALED)
+    world.edit(model=HUB)
+    world.step()
+    world.scale("encoder", 3)
+    world.step()
+    old = world.resource["status"]["currentRevision"]
+    assert world.workload("encoder", old)["spec"]["replicas"] == 3
+    assert world.conditions()["Ready"] == ("False", "ModelNotCached")
+
+
+def test_a_rollout_that_does_not_move_is_stuck_until_something_moves():
+    world = SCENES["rollout_is_stuck"]()
+    world.step()
+    assert world.conditions()["Progressing"] == ("False", "RolloutStuck")
+    world.now += timedelta(hours=2)
+    assert world.plan().status is None
+    for pod in world.pods:
+        pod.problem = ""
+    world.pod_starts(random.Random(0))
+    world.step()
+    assert world.conditions()["Progressing"] == ("True", "RolloutInProgress")
+
+
+def test_autoscaling_does_not_make_a_service_unready():
+    world = running(encoder=SCALED)
+    world.scale("encoder", 4)
+    world.step()
+    assert world.conditions()["EncoderReady"] == ("True", "MinimumReady")
+    assert world.conditions()["Ready"] == ("True", "MinimumReady")
+    assert world.conditions()["Progressing"] == ("True", "Scaling")
+
+
+def test_nothing_flaps_while_a_container_backs_off():
+    world = SCENES["pod_keeps_crashing"]()
+    pod = next(pod for pod in world.pods if pod.problem)
+    pod.message = "back-off 40s restarting failed container=main"
+    world.step()
+    world.step()
+    pod.message = "back-off 1m20s restarting failed container=main"
+    assert world.plan().status is None
+
+
+def test_a_pause_holds_everything_and_tells_it():
+    world = running()
+    world.edit(reconcile="Paused", llm={"replicas": 3})
+    world.scale("encoder", 5)
+    world.step()
+    assert world.conditions()["Progressing"] == ("Unknown", "Paused")
+    assert world.conditions()["Accepted"] == ("True", "Valid")
+    assert world.plan() == Plan()
+    world.edit(reconcile="Active")
+    world.finish()
+    assert world.resource["status"]["pools"][1]["readyText"] == "3/3"
+    assert [event.partition(":")[0] for event in world.events][:2] == ["Paused", "Resumed"]
+
+
+def test_paused_at_first_sight():
+    world = World({**SPEC, "reconcile": "Paused"})
+    world.step()
+    assert set(world.conditions().values()) == {("Unknown", "Paused")}
+    assert world.objects == {}
+
+
+def test_events_tell_a_whole_life():
+    world = World(SPEC)
+    world.finish()
+    world.edit(encoder={"replicas": 2, "image": "encoder:2"})
+    world.finish()
+    world.edit(encoder={"replicas": 1, "image": "encoder:2"})
+    world.finish()
+    world.edit(reconcile="Stopped")
+    world.finish()
+    assert [event.partition(":")[0] for event in world.events] == [
+        "RolloutStarted",
+        "RolloutComplete",
+        "Ready",
+        "RolloutStarted",
+        "Ready",
+        "RolloutComplete",
+        "EncoderPoolScaled",
+        "Stopped",
+    ]
