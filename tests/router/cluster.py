@@ -104,8 +104,13 @@ class Answer:
 
 @asynccontextmanager
 async def cluster(
-    num_encoders: int = 1, num_llms: int = 1, *, resolver: Any = None, **overrides: Any
+    num_encoders: int = 1,
+    num_llms: int = 1,
+    *,
+    surroundings: dict[str, Any] | None = None,
+    **overrides: Any,
 ) -> AsyncIterator[Cluster]:
+    """`surroundings` are arguments of the router beside its settings, `overrides` are settings."""
     encoders = [FakeEncoder(f"encoder-{n}") for n in range(num_encoders)]
     llms = [FakeLlm(f"llm-{n}") for n in range(num_llms)]
     fakes: list[FakeEncoder | FakeLlm] = [*encoders, *llms]
@@ -120,8 +125,7 @@ async def cluster(
             **overrides,
         }
     )
-    extra = {} if resolver is None else {"resolver": resolver}
-    router = Router(settings, renderer(), MODEL, **extra)
+    router = Router(settings, renderer(), MODEL, **(surroundings or {}))
     await router.start()
     channel = open_channel(router.server.address)
     try:

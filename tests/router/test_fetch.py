@@ -281,7 +281,7 @@ async def test_request_with_an_address_goes_all_the_way():
 
     async with (
         site() as s,
-        cluster(url_fetch=True, url_allow_private=True, resolver=resolve) as c,
+        cluster(url_fetch=True, url_allow_private=True, surroundings={"resolver": resolve}) as c,
     ):
         s.page("/cat.png", picture())
         request = pb.GenerateRequest()
