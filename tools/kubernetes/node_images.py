@@ -2,15 +2,16 @@
 
 No registry of images is needed. The base is Debian's own Python on a root file system that
 debootstrap makes; buildah runs the repository's Dockerfiles on it, and pip in them uses the package
-index of this machine. Encoder and engine need gigabytes of PyTorch: their base lists the packages
-of this environment as installed, so that pip has nothing to do, and the files come as one layer,
-copied from this environment, which both images share. Needs root, debootstrap and buildah.
+index of this machine. Encoder and engine would bring gigabytes of PyTorch with each build. Their
+base has the packages of this environment, as far as pip can see: their names and versions, so that
+it finds nothing to do. A node links the files themselves into its unpacked copy of that layer
+(`link_packages`). Needs root, debootstrap and buildah.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import json
 import shutil
 import subprocess
 import sys
@@ -20,9 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import redserve
-from redserve.errors import ConfigError, RedServeError
+from redserve.errors import ConfigError, RedServeError, Unavailable
 from tools.kubernetes.images import IMAGES, ROOT, Image, build_command, commit
-from tools.kubernetes.node_layout import Layer, Layout, write_layer
 from tools.kubernetes.node_packages import closure, files, metadata_files
 from tools.kubernetes.node_space import leave_mounts
 from tools.kubernetes.programs import cache_folder
@@ -74,10 +74,8 @@ def build() -> Path:
         shutil.rmtree(folder(), ignore_errors=True)
         for image in IMAGES:
             builder.build(image)
-            builder.push(image.name, _local(image))
-        builder.push("sandbox", SANDBOX)
-        builder.push("packages", _WITH_PACKAGES)
-        _finish(Layout(folder()), place)
+            builder.push(_local(image), image.reference(REGISTRY, redserve.__version__))
+        builder.push(SANDBOX, SANDBOX)
     return folder()
 
 
@@ -136,8 +134,8 @@ class _Builder:
         )
         self._run(command[1], *command[2:], cwd=ROOT)
 
-    def push(self, name: str, reference: str) -> None:
-        """Write an image into the layout, under a short name."""
+    def push(self, reference: str, name: str) -> None:
+        """Write an image into the layout, under the name that pods call it by."""
         folder().mkdir(parents=True, exist_ok=True)
         self._run("push", "--disable-compression", reference, f"oci:{folder()}:{name}")
 
@@ -155,36 +153,37 @@ class _Builder:
         _say(f"{verb} {arguments[-1] if verb == 'push' else ' '.join(arguments[:2])}")
 
 
-def _finish(layout: Layout, place: Path) -> None:
-    """Add the packages, and name the images as pods do."""
-    tar, layer = _packages_layer(place)
-    layout.link_layer(tar, layer)
-    position = layout.num_layers("packages")
-    layout.remove("packages")
-    for image in IMAGES:
-        if image.name in _HEAVY:
-            layout.insert_layer(image.name, position, layer, "packages of the environment")
-        layout.rename(image.name, image.reference(REGISTRY, redserve.__version__))
-    layout.rename("sandbox", SANDBOX)
+def link_packages(layers: Path) -> None:
+    """Complete the layer that names the packages, below a folder with one folder per layer.
 
+    Files are hard links to this environment's, or copies where it lies on another disk. What runs
+    in containers cannot write to them: layers are below an overlay.
 
-def _packages_layer(place: Path) -> tuple[Path, Layer]:
-    """The layer with the packages; made anew when the environment has others than last time."""
-    tar, note = place / "packages.tar", place / "packages.json"
+    Raises:
+        Unavailable: No layer names the packages.
+    """
     distributions = _packages()
-    key = [[one.name, one.version] for one in distributions]
-    if note.is_file():
-        known = json.loads(note.read_text())
-        if known["key"] == key:
-            return tar, Layer(known["digest"], known["size"])
-    note.unlink(missing_ok=True)
-    members = [(f"{_PACKAGES[1:]}/{path}", file) for path, file in files(distributions)]
-    # A new file: the old one may be linked into a layout that is being read.
-    tar.unlink(missing_ok=True)
-    layer = write_layer(tar, members)
-    note.write_text(json.dumps({"key": key, "digest": layer.digest, "size": layer.size}))
-    _say(f"layer of {len(distributions)} packages, {layer.size / 1e9:.1f} GB")
-    return tar, layer
+    names = metadata_files(distributions)
+    wanted = f"{_PACKAGES[1:]}/{names[-1][0]}"
+    for layer in layers.iterdir():
+        if (layer / "fs" / wanted).exists():
+            _link(files(distributions), layer / "fs" / _PACKAGES[1:])
+            return
+    raise Unavailable(f"no layer below {layers} has {wanted}")
+
+
+def _link(members: list[tuple[str, Path]], target: Path) -> None:
+    for path, file in members:
+        to = target / path
+        if file.is_dir():
+            to.mkdir(exist_ok=True)
+        elif not to.exists():
+            try:
+                to.hardlink_to(file)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                shutil.copy2(file, to)
 
 
 def _packages() -> list[Distribution]:

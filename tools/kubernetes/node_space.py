@@ -82,6 +82,11 @@ def cgroup() -> str:
     return str(json.loads(_NOTE.read_text())["cgroup"])
 
 
+def cgroup_folders() -> list[Path]:
+    """Where that cgroup is: one folder, or one for each controller; only inside."""
+    return [controller / cgroup()[1:] for controller in _controllers()]
+
+
 def run(command: Sequence[str]) -> int:
     """Run a command in namespaces of its own; returns its exit status.
 
@@ -95,7 +100,7 @@ def run(command: Sequence[str]) -> int:
         os._exit(_leave(name, command))
     _hand_signals_to(child)
     try:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF
+        return _exit_status(os.waitpid(child, 0)[1])
     finally:
         _remove_cgroups(name)
         for folder in made:
@@ -113,7 +118,12 @@ def _leave(name: str, command: Sequence[str]) -> int:
         die_with_parent()
         os._exit(_first_process(name, command))
     _hand_signals_to(child)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF
+    return _exit_status(os.waitpid(child, 0)[1])
+
+
+def _exit_status(waited: int) -> int:
+    code = os.waitstatus_to_exitcode(waited)
+    return code if code >= 0 else 128 - code  # as a shell says it
 
 
 def _hand_signals_to(child: int) -> None:
@@ -147,7 +157,7 @@ def _first_process(name: str, command: Sequence[str]) -> int:
     while True:
         ended, status = os.wait()
         if ended == child:
-            return os.waitstatus_to_exitcode(status) & 0xFF
+            return _exit_status(status)
 
 
 def _mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
