@@ -30,6 +30,7 @@ MANIFEST: Final = EXAMPLES / "redservice.yaml"
 MAX_TOKENS: Final = 128
 OPERATOR_NAMESPACE: Final = "redserve-system"
 SERVICES: Final = "/apis/redserve.dev/v1alpha1"
+_PAUSE_S: Final = 0.2
 
 
 def images() -> Images:
@@ -183,7 +184,10 @@ async def ask(address: str, question: Question, *, timeout_s: float = 60.0) -> s
 
 
 class Load:
-    """Clients that ask all the time, each on a new connection for every question."""
+    """Clients that ask again and again, each time on a new connection.
+
+    With little pauses: a machine of two cores has services to start meanwhile.
+    """
 
     def __init__(self, installation: Installation, service: str, num_clients: int) -> None:
         self._installation = installation
@@ -209,7 +213,7 @@ class Load:
             addresses = await asyncio.to_thread(self._installation.endpoints, self._service)
             if not addresses:
                 self.answered.failed.append("no endpoint is ready")
-                await asyncio.sleep(0.1)  # or this would be all that the machine does
+                await asyncio.sleep(_PAUSE_S)
                 continue
             try:
                 said = await ask(addresses[number % len(addresses)], question)
@@ -218,6 +222,7 @@ class Load:
             else:
                 well = said == question.answer
                 (self.answered.right if well else self.answered.wrong).append(said)
+            await asyncio.sleep(_PAUSE_S)
 
     async def _until_end(self, listed: Sequence[Question]) -> AsyncIterator[Question]:
         while True:

@@ -186,11 +186,17 @@ class Container:
             if self._stopping.is_set():
                 # It was told to stop while it was being started.
                 self._ending = asyncio.create_task(self._end(0))
-        code = await process.wait()
-        self._process = None
-        if probes is not None:
-            probes.cancel()
-            await asyncio.gather(probes, return_exceptions=True)
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        finally:
+            self._process = None
+            if probes is not None:
+                probes.cancel()
+                await asyncio.gather(probes, return_exceptions=True)
         self._started = self._ready = False
         if failure:
             message, reason = failure, "StartError"
