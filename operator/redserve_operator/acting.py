@@ -10,7 +10,14 @@ from redserve.cluster import labels
 from redserve.telemetry.log import get_logger
 from redserve_operator.decide.observed import ObjectKey
 from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete
-from redserve_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
+from redserve_operator.kube.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    KubeError,
+    NamespaceEnds,
+    NotFound,
+)
 from redserve_operator.kube.kinds import EVENT, REDSERVICE, kind_of
 
 if TYPE_CHECKING:
@@ -70,6 +77,8 @@ class Hands:
         key = ObjectKey(action.manifest["kind"], action.manifest["metadata"]["name"])
         try:
             await self._write(action)
+        except NamespaceEnds:
+            raise
         except (Invalid, Forbidden) as error:
             self._metrics.applies.labels(key.kind, "refused").inc()
             return key, error.message
@@ -133,6 +142,8 @@ class Hands:
             await self._client.dry_run(pod, labels.MANAGER)
         except Invalid as error:
             return error.message
+        except NamespaceEnds:
+            raise
         except Forbidden as error:
             # A used-up quota passes, and the Deployment will say so. Without the right to try,
             # nothing is known against the pod.

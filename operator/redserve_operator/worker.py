@@ -12,6 +12,7 @@ from redserve.cluster import labels
 from redserve.telemetry.log import get_logger
 from redserve_operator.decide.observed import Probed
 from redserve_operator.decide.plan import ApplyStatus, Delete
+from redserve_operator.kube.errors import NamespaceEnds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -85,6 +86,13 @@ class Worker:
         if observed.resource["metadata"].get("deletionTimestamp"):
             # Whoever deletes it in the foreground waits for the children: none must be made.
             return Outcome("unchanged")
+        try:
+            return await self._step(service, observed)
+        except NamespaceEnds:
+            # Should it outlive that after all, a later look makes up for this one.
+            return Outcome("unchanged", REFUSED_AGAIN_S)
+
+    async def _step(self, service: ServiceKey, observed: Observed) -> Outcome:
         plan = self._decide(service, observed, datetime.now(UTC))
         if plan.probe:
             await self._probe(service, plan)

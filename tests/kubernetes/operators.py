@@ -21,7 +21,7 @@ from tools.kubernetes import fake_nodes
 from tools.kubernetes.async_api import ApiError, open_api
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from tools.kubernetes.control_plane import ControlPlane
@@ -34,19 +34,27 @@ class OperatorProcess:
     """`python -m redserve_operator` as long as the context lasts.
 
     Args:
-        kubeconfig: By which it reaches the API server.
+        kubeconfig: By which it reaches the API server; None takes a ServiceAccount.
         log: Where its lines go.
+        environment: More variables of its environment.
         settings: Of `OperatorSettings`; short times unless they say otherwise.
     """
 
-    def __init__(self, kubeconfig: Path, log: Path, **settings: Any) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path | None,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
+        self._environment = dict(environment or {})
         self.port = next(free_ports())
         self.log = log
         self._settings = OperatorSettings.model_validate(
             {
                 "identity": "op-1",
                 "namespace": "default",
-                "kubeconfig": str(kubeconfig),
+                "kubeconfig": str(kubeconfig or ""),
                 "http_host": LOOPBACK,
                 "http_port": self.port,
                 "leader_election": False,
@@ -63,7 +71,7 @@ class OperatorProcess:
         with self.log.open("a") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "redserve_operator"],
-                env=base_environment(self._settings.to_env()),
+                env=base_environment({**self._settings.to_env(), **self._environment}),
                 stdout=output,
                 stderr=output,
             )
@@ -222,7 +230,7 @@ class Cluster:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         self.api.delete(kind_of(kind).path(self.namespace, name), options)
 
-    def list(self, kind: Kind, service: str) -> list[Manifest]:
+    def objects(self, kind: Kind, service: str) -> list[Manifest]:
         """All objects of a service."""
         selector = f"labelSelector={labels.SERVICE}%3D{service}"
         items: list[Manifest] = self.api.get(f"{kind.path(self.namespace)}?{selector}")["items"]
@@ -230,11 +238,11 @@ class Cluster:
 
     def children(self, service: str) -> list[Manifest]:
         """All of a service but its pods."""
-        return [one for kind in CHILD_KINDS for one in self.list(kind, service)]
+        return [one for kind in CHILD_KINDS for one in self.objects(kind, service)]
 
     def pods(self, service: str) -> list[Manifest]:
         """Its pods."""
-        return self.list(POD, service)
+        return self.objects(POD, service)
 
     def status(self, service: str) -> Manifest:
         """Status of a RedService; empty when there is none."""
@@ -247,6 +255,18 @@ class Cluster:
             if condition["type"] == kind:
                 return dict(condition)
         return {}
+
+    def until_condition(self, service: str, kind: str, **expected: str) -> Manifest:
+        """Wait until a condition has these fields; returns it."""
+
+        def found() -> Manifest | None:
+            condition = self.condition(service, kind)
+            fits = expected.items() <= condition.items()
+            return condition if fits else None
+
+        condition = eventually(found)
+        assert condition is not None
+        return condition
 
     def is_settled(self, service: str) -> bool:
         """Whether its newest generation is rolled out and serves alone."""
@@ -335,6 +355,22 @@ def service(name: str = "demo", **changes: Any) -> Manifest:
         "metadata": {"name": name},
         "spec": spec,
     }
+
+
+def until_garbage_is_collected(control_plane: ControlPlane) -> None:
+    """Wait until the controllers know our kinds: they look for new ones every 30 s only."""
+    cluster = Cluster(control_plane, "default")
+    owner = cluster.apply(service("garbage", reconcile="Paused"))
+    reference = {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": "garbage",
+        "uid": owner["metadata"]["uid"],
+    }
+    owned = {"metadata": {"name": "garbage", "ownerReferences": [reference]}}
+    control_plane.api.post("/api/v1/namespaces/default/configmaps", owned)
+    cluster.delete("RedService", "garbage")
+    eventually(lambda: cluster.get("ConfigMap", "garbage") is None, timeout_s=60.0)
 
 
 def quiet(count: Callable[[], int], *, for_s: float, timeout_s: float = 30.0) -> None:

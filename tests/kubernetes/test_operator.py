@@ -16,6 +16,7 @@ from tests.kubernetes.operators import (
     fake_kubelets,
     quiet,
     service,
+    until_garbage_is_collected,
 )
 from tests.kubernetes.waiting import eventually
 
@@ -34,6 +35,7 @@ MOST_WRITES_PER_CHILD = 3
 @pytest.fixture(scope="module")
 def kubelets(control_plane: ControlPlane) -> Iterator[Kubelets]:
     definitions.install(control_plane)
+    until_garbage_is_collected(control_plane)
     with fake_kubelets(control_plane, nodes=10) as made:
         yield made
 
@@ -81,8 +83,8 @@ def test_a_service_comes_up_and_its_status_tells_the_truth(
 
     with kubelets.hold(is_router):
         cluster.apply(service())
-        eventually(lambda: cluster.condition("demo", "EncoderReady").get("status") == "True")
-        eventually(lambda: cluster.condition("demo", "LLMReady").get("status") == "True")
+        cluster.until_condition("demo", "EncoderReady", status="True")
+        cluster.until_condition("demo", "LLMReady", status="True")
         assert cluster.condition("demo", "Accepted")["status"] == "True"
         assert cluster.condition("demo", "RouterReady")["status"] == "False"
         assert cluster.condition("demo", "Ready")["status"] == "False"
@@ -103,7 +105,8 @@ def test_a_service_comes_up_and_its_status_tells_the_truth(
     assert kinds == {kind.name for kind in CHILD_KINDS} - {"Job"}
     assert "finalizers" not in owner["metadata"]
     assert not [key for key in owner["metadata"].get("annotations", {}) if "kopf" in key]
-    told = eventually(lambda: "Ready" in cluster.events("demo") and cluster.events("demo"))
+    eventually(lambda: "Ready" in cluster.events("demo"))
+    told = cluster.events("demo")
     assert told.index("RolloutStarted") < told.index("RolloutComplete") <= told.index("Ready")
 
 
@@ -304,12 +307,7 @@ def test_a_pod_that_the_api_server_refuses_is_told_in_its_words(cluster: Cluster
     before = cluster.snapshot("demo")
     template = {"spec": {"containers": [{"name": "main", "imagePullPolicy": "Sometimes"}]}}
     cluster.apply(service(llm={"podTemplate": template}))
-    refused = eventually(
-        lambda: (
-            cluster.condition("demo", "Accepted").get("status") == "False"
-            and cluster.condition("demo", "Accepted")
-        )
-    )
+    refused = cluster.until_condition("demo", "Accepted", status="False")
     assert refused["reason"] == "InvalidPodTemplate"
     assert "Sometimes" in refused["message"]
     # What serves goes on serving.
@@ -356,12 +354,7 @@ def _is_ready(pod: Manifest) -> bool:
 def test_a_pool_that_no_node_has_room_for_is_told(cluster: Cluster) -> None:
     picky = {"podTemplate": {"spec": {"nodeSelector": {"gpu": "of-tomorrow"}}}}
     cluster.apply(service(encoder=picky))
-    found = eventually(
-        lambda: (
-            cluster.condition("demo", "EncoderReady").get("reason") == "InsufficientCapacity"
-            and cluster.condition("demo", "EncoderReady")
-        )
-    )
+    found = cluster.until_condition("demo", "EncoderReady", reason="InsufficientCapacity")
     assert "node affinity/selector" in found["message"]
 
 
@@ -374,7 +367,7 @@ def test_stop_and_pause(cluster: Cluster) -> None:
     cluster.apply(service(reconcile="Active"))
     cluster.until_settled("demo")
     cluster.apply(service(reconcile="Paused"))
-    eventually(lambda: cluster.condition("demo", "Progressing").get("reason") == "Paused")
+    cluster.until_condition("demo", "Progressing", reason="Paused")
     cluster.delete("PodDisruptionBudget", "demo-llm")
     cluster.apply(service(reconcile="Active"))
     eventually(lambda: cluster.get("PodDisruptionBudget", "demo-llm") is not None)

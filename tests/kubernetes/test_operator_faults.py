@@ -95,12 +95,7 @@ def test_an_object_that_is_refused_is_told_in_the_servers_words(
 
     proxy.rule = rule
     cluster.apply(service())
-    found = eventually(
-        lambda: (
-            cluster.condition("demo", "Accepted").get("status") == "False"
-            and cluster.condition("demo", "Accepted")
-        )
-    )
+    found = cluster.until_condition("demo", "Accepted", status="False")
     assert found["reason"] == "ObjectRefused"
     assert "RoleBinding" in found["message"]
     proxy.reset()

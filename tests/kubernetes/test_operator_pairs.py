@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -33,7 +33,7 @@ def pair(
 ) -> Iterator[Callable[..., tuple[OperatorProcess, OperatorProcess]]]:
     made: list[OperatorProcess] = []
 
-    def make(**settings: object) -> tuple[OperatorProcess, OperatorProcess]:
+    def make(**settings: Any) -> tuple[OperatorProcess, OperatorProcess]:
         for name in ("a", "b"):
             made.append(
                 OperatorProcess(

@@ -9,6 +9,7 @@ from redserve_operator.kube.errors import (
     Forbidden,
     Invalid,
     KubeError,
+    NamespaceEnds,
     NotFound,
     Retryable,
     Unauthorized,
@@ -60,3 +61,9 @@ def test_a_missing_right_is_not_an_admission() -> None:
     assert not Forbidden(security).by_quota
     assert Forbidden(quota).by_admission
     assert Forbidden(quota).by_quota
+
+
+def test_a_namespace_that_ends_is_no_refusal() -> None:
+    message = "unable to create new content in namespace x because it is being terminated"
+    error = error_from(403, json.dumps({"message": message}).encode(), None)
+    assert type(error) is NamespaceEnds

@@ -13,7 +13,7 @@ from redserve_operator.acting import Hands
 from redserve_operator.decide.observed import ObjectKey, Observed, Probed
 from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete, Event, Plan
 from redserve_operator.keys import ServiceKey
-from redserve_operator.kube.errors import Forbidden, Invalid, KubeError, Retryable
+from redserve_operator.kube.errors import Forbidden, Invalid, KubeError, NamespaceEnds, Retryable
 from redserve_operator.store.cache import Store
 from redserve_operator.worker import Outcome, Worker
 from tests.operator.fake_kube import FakeKube
@@ -210,6 +210,15 @@ async def test_a_probe_without_an_answer_is_a_failure_of_the_round(desk: Desk) -
     desk.kube.refuse["dry_run", "Pod"] = BUSY
     with pytest.raises(Retryable):
         await desk.look(probe_plan(), Plan())
+
+
+async def test_a_namespace_that_ends_is_left_alone(desk: Desk) -> None:
+    ends = NamespaceEnds("no new content because it is being terminated", status=403)
+    desk.kube.refuse = {("apply", "Service"): ends, ("dry_run", "Pod"): ends}
+    plan = Plan(actions=(apply("Service", "s"), apply("Deployment", "d")), status={"a": 1})
+    assert await desk.look(plan) == Outcome("unchanged", 30.0)
+    assert await desk.look(probe_plan(), plan) == Outcome("unchanged", 30.0)
+    assert [verb for verb, *_ in desk.kube.calls] == ["apply", "dry_run"]
 
 
 async def test_nothing_is_written_without_the_lease(desk: Desk) -> None:

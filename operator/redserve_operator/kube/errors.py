@@ -6,6 +6,7 @@
     ├── NotFound      404: the object or its kind is not there (any more)
     ├── Invalid       400, 415, 422: the object is wrong as it stands
     ├── Forbidden     403: no right to do it, or an admission refuses it
+    │   └── NamespaceEnds the namespace is being deleted, and everything in it
     └── Unauthorized  401: the credentials are not valid
 
 Every error carries the server's own sentence.
@@ -71,6 +72,10 @@ class Forbidden(KubeError):
         return "exceeded quota" in self.message
 
 
+class NamespaceEnds(Forbidden):
+    """The namespace is being deleted: nothing new is taken, and nothing is wanted any more."""
+
+
 class Unauthorized(KubeError):
     """The credentials are not valid."""
 
@@ -93,6 +98,9 @@ _KINDS: dict[int, type[KubeError]] = {
 }
 
 
+_ENDING = "because it is being terminated"
+
+
 def error_from(status: int, body: bytes, retry_after: str | None) -> KubeError:
     """The error of an answer that is no success; never raises.
 
@@ -107,6 +115,8 @@ def error_from(status: int, body: bytes, retry_after: str | None) -> KubeError:
     seconds = _seconds(retry_after)
     if seconds is None and isinstance(details, dict):
         seconds = _seconds(details.get("retryAfterSeconds"))
+    if status == 403 and _ENDING in message:
+        return NamespaceEnds(message, status=status)
     kind = _KINDS.get(status, Retryable if status >= 500 else KubeError)
     return kind(
         message, status=status, reason=str(answer.get("reason") or ""), retry_after_s=seconds
