@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests.kubernetes.waiting import eventually_async
 from tools.kubernetes.async_api import open_api
 from tools.kubernetes.fake_nodes import GPU, Behaviour, running
 
+if TYPE_CHECKING:
+    from tools.kubernetes.async_api import JsonObject
+
 pytestmark = pytest.mark.cluster
 
 
-def deployment(replicas: int, gpus: int = 1) -> dict:
+def deployment(replicas: int, gpus: int = 1) -> JsonObject:
     labels = {"app": "fake"}
     container = {"name": "main", "image": "fake", "resources": {"limits": {GPU: str(gpus)}}}
     return {
@@ -24,7 +29,7 @@ def deployment(replicas: int, gpus: int = 1) -> dict:
     }
 
 
-def job() -> dict:
+def job() -> JsonObject:
     container = {"name": "main", "image": "fake"}
     return {
         "metadata": {"name": "load"},
@@ -52,13 +57,14 @@ async def test_pods_become_ready_when_they_may_and_go_when_deleted(control_plane
             status = (await api.call("GET", f"{root}/fake"))["status"]
             return int(status.get(field, 0))
 
-        async def pods() -> list:
-            return (await api.call("GET", f"/api/v1/namespaces/{namespace}/pods"))["items"]
+        async def pods() -> list[JsonObject]:
+            listed = await api.call("GET", f"/api/v1/namespaces/{namespace}/pods")
+            return list(listed["items"])
 
         await api.call("POST", root, deployment(3))
 
         async def running_pods() -> bool:
-            return sum(p["status"]["phase"] == "Running" for p in await pods()) == 3
+            return [p["status"]["phase"] for p in await pods()] == ["Running"] * 3
 
         await eventually_async(running_pods)
         assert await num("readyReplicas") == 0
@@ -103,6 +109,6 @@ async def test_jobs_end_as_they_are_told(control_plane, namespace, succeeds, fie
         await api.call("POST", root, job())
 
         async def ended() -> bool:
-            return (await api.call("GET", f"{root}/load"))["status"].get(field) == 1
+            return bool((await api.call("GET", f"{root}/load"))["status"].get(field) == 1)
 
         await eventually_async(ended)
