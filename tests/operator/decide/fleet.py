@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redserve.cluster.names import POOLS
 from redserve_operator.decide.rollout import Goal, Tally, Targets, next_targets
@@ -35,7 +35,7 @@ class Fleet:
     broken: set[str] = field(default_factory=set)
     targets: dict[Role, dict[str, int]] = field(default_factory=lambda: {p: {} for p in POOLS})
     pods: list[Pod] = field(default_factory=list)
-    numbers: count = field(default_factory=count)
+    numbers: count[int] = field(default_factory=count)
 
     def is_ready(self, pod: Pod) -> bool:
         """A router is ready when an encoder and an engine of its revision are."""
@@ -152,7 +152,7 @@ class Fleet:
                     return
         raise AssertionError(f"no end: {self.snapshot()}")
 
-    def snapshot(self) -> tuple:
+    def snapshot(self) -> tuple[Any, ...]:
         pods = Counter((p.pool, p.revision, p.started, p.terminating) for p in self.pods)
         return (
             sorted((pool, rev, n) for pool in POOLS for rev, n in self.targets[pool].items()),

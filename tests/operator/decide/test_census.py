@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from redserve_operator.decide.census import take_census
+from typing import Any
+
+from redserve_operator.decide.census import Census, take_census
 from redserve_operator.decide.objects import key_of
 from redserve_operator.decide.observed import Observed, PodFacts
 from redserve_operator.decide.rollout import Tally
 
 
-def workload(kind="Deployment", uid="u", revision="a", **fields):
+def workload(
+    kind: str = "Deployment", uid: str = "u", revision: str = "a", **fields: Any
+) -> dict[str, Any]:
     marks = {"redserve.dev/pool": "llm", "redserve.dev/revision": revision}
     return {
         "kind": kind,
@@ -22,7 +26,7 @@ def workload(kind="Deployment", uid="u", revision="a", **fields):
     }
 
 
-def count(*children, pods=()):
+def count(*children: Any, pods: Any = ()) -> Census:
     observed = Observed({}, {key_of(child): child for child in children}, tuple(pods))
     return take_census(observed, "u")
 
@@ -53,7 +57,7 @@ def test_what_others_own_is_not_counted():
 
 
 def test_a_group_is_as_good_as_its_worst_pod():
-    def pod(name, group, *, ready, terminating=False):
+    def pod(name: str, group: str, *, ready: bool, terminating: bool = False) -> PodFacts:
         return PodFacts(name, "llm", "a", ready, terminating, group=group)
 
     pods = [

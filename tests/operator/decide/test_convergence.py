@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from tests.operator.decide.world import World
 HUB = {"uri": "hf://org/model", "cache": {"persistentVolumeClaim": {"claimName": "models"}}}
 BASE = {"model": {"uri": "file://model"}, "encoder": {}, "llm": {}, "router": {}}
 
-SPECS = st.fixed_dictionaries(
+SPECS: st.SearchStrategy[Any] = st.fixed_dictionaries(
     {
         "model": st.sampled_from([{"uri": "file://model"}, HUB, {**HUB, "uri": "hf://org/other"}]),
         "encoder": st.sampled_from(
@@ -35,7 +36,7 @@ SPECS = st.fixed_dictionaries(
     },
     optional={"serviceAccountName": st.just("theirs")},
 )
-FINAL = SPECS.filter(
+FINAL: st.SearchStrategy[Any] = SPECS.filter(
     lambda spec: (
         spec["reconcile"] != "Paused"
         and "scaling" not in spec["encoder"]
@@ -44,7 +45,7 @@ FINAL = SPECS.filter(
 )
 
 
-def disturb(world, rng, changes, num_events):
+def disturb(world: World, rng: random.Random, changes: list[Any], num_events: int) -> None:
     changes = list(changes)
     acts = (world.workload_acts, world.pod_starts, world.pod_leaves, world.pod_fails)
     for _ in range(num_events):
@@ -65,12 +66,12 @@ def disturb(world, rng, changes, num_events):
             world.resource["metadata"]["generation"] += 1
 
 
-def tamper(world, rng):
+def tamper(world: World, rng: random.Random) -> None:
     keys = sorted(world.objects)
     if not keys:
         return
     key = rng.choice(keys)
-    edits = {
+    edits: dict[str, tuple[tuple[str, ...], Any]] = {
         "Deployment": (("spec", "replicas"), 7),
         "Service": (("spec", "selector"), {"extra": "x"}),
         "RedPool": (("spec", "replicas"), 4),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from redserve_operator.decide.drift import drifted
 
 
-def container(**fields):
+def container(**fields: Any) -> dict[str, Any]:
     return {"spec": {"containers": [{"name": "main", **fields}]}}
 
 
-SAME = {
+SAME: dict[str, Any] = {
     "equal": ({"spec": {"a": 1}}, {"spec": {"a": 1}}),
     "a default beside ours": ({"spec": {"a": 1}}, {"spec": {"a": 1, "b": 2}}),
     "empty list and nothing": ({"spec": {"args": []}}, {"spec": {}}),
@@ -61,7 +63,7 @@ SAME = {
         {"metadata": {"labels": {"a": "1", "b": "2"}}},
     ),
 }
-CHANGED = {
+CHANGED: dict[str, Any] = {
     "another value": ({"spec": {"a": 1}}, {"spec": {"a": 2}}),
     "gone": ({"spec": {"a": 1}}, {"spec": {}}),
     "another type": ({"spec": {"a": {"b": 1}}}, {"spec": {"a": [1]}}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from redserve.spec.status import CONDITIONS as DOCUMENTED
 from redserve_operator.decide import event_kinds, reasons
@@ -10,7 +11,8 @@ from tests.operator.decide.golden_files import SCENES
 
 
 def test_names_are_words_and_meanings_are_sentences():
-    for one in (*reasons.REASONS, *event_kinds.EVENTS):
+    everything: list[Any] = [*reasons.REASONS, *event_kinds.EVENTS]
+    for one in everything:
         if one is not reasons.CHECKS:
             assert re.fullmatch(r"[A-Z][A-Za-z]+", one.name)
         assert one.meaning.endswith(".")

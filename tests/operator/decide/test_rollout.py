@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redserve.cluster.names import POOLS
-from redserve_operator.decide.rollout import Goal, Tally, goal, next_targets
+from redserve_operator.decide.rollout import Goal, Tally, Targets, goal, next_targets
 from tests.operator.decide.fleet import Fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize(
@@ -31,7 +35,7 @@ def test_shares_become_counts(desired, surge, unavailable, made):
     assert goal(desired, surge, unavailable) == made
 
 
-def step(goals, update, settled="", **pools):
+def step(goals: Any, update: str, settled: str = "", **pools: Any) -> Targets:
     tallies = {
         pool: {revision: Tally(*numbers) for revision, numbers in pools.get(pool, {}).items()}
         for pool in POOLS
@@ -86,7 +90,7 @@ def test_no_room_beside_stops_first_when_a_pool_may_be_empty():
 
 def test_old_routers_leave_in_proportion_to_new_workers():
     goals = (Goal(4, 1, 0), Goal(4, 1, 0), Goal(4, 1, 0))
-    workers = {"a": (3, 3), "b": (2, 2)}
+    workers: dict[str, Any] = {"a": (3, 3), "b": (2, 2)}
     made = step(goals, "b", encoder=workers, llm=workers, router={"a": (4, 4), "b": (1, 1)})
     assert made["router"]["a"] == 3
     workers = {"a": (4, 4), "b": (1, 0, 1)}
@@ -130,7 +134,7 @@ def test_stop_ends_routers_before_workers():
 
 
 def test_a_short_failure_of_what_serves_does_not_end_it():
-    blip = {"a": (2, 0, 2)}
+    blip: Any = {"a": (2, 0, 2)}
     goals = (Goal(2, 1, 0), Goal(2, 1, 0), Goal(2, 1, 0))
     made = step(goals, "b", encoder=blip, llm=blip, router=blip)
     assert made["router"]["a"] == 1
@@ -144,7 +148,7 @@ def test_of_two_broken_revisions_the_settled_one_may_recover():
     assert made["router"]["b"] == 0
 
 
-def goals():
+def goals() -> st.SearchStrategy[Any]:
     one = st.builds(
         lambda desired, surge, unavailable: goal(desired, str(surge), str(unavailable)),
         st.integers(0, 5),
@@ -154,7 +158,7 @@ def goals():
     return st.fixed_dictionaries(dict.fromkeys(POOLS, one))
 
 
-def strict_goals():
+def strict_goals() -> st.SearchStrategy[Any]:
     one = st.builds(
         lambda desired, surge, unavailable: goal(desired, str(surge), str(unavailable)),
         st.integers(1, 4),
@@ -164,12 +168,17 @@ def strict_goals():
     return st.fixed_dictionaries(dict.fromkeys(POOLS, one))
 
 
-EVENTS = ("decide", "workload", "start", "leave", "fail", "user")
+EVENTS = ("decide", "workload", "start", "leave", "user", "fail")
 
 
-def play(fleet, events, seed, *, changes, broken=()):
-    """Drive a fleet; no step of the cluster or the operator alone ends the last serving path."""
-    rng = random.Random(seed)
+def play(
+    fleet: Fleet, rng: random.Random, changes: list[Any], num_events: int, *, fails: bool
+) -> Iterator[tuple[bool, bool]]:
+    """Drive a fleet by chance.
+
+    Yields after every event that must not end what serves: whether all pools were promised to
+    have a ready replica at all times, and whether some revision still serves.
+    """
     acts = {
         "workload": fleet.workload_acts,
         "start": fleet.pod_starts,
@@ -177,7 +186,8 @@ def play(fleet, events, seed, *, changes, broken=()):
         "fail": fleet.pod_fails,
     }
     changes = list(changes)
-    for event in events:
+    weights = [rng.random() for _ in EVENTS[:-1]] + [rng.random() if fails else 0]
+    for event in rng.choices(EVENTS, weights, k=num_events):
         serving = bool(fleet.serving())
         if event == "decide":
             fleet.decide()
@@ -186,28 +196,26 @@ def play(fleet, events, seed, *, changes, broken=()):
                 fleet.update, fleet.goals = changes.pop(0)
         else:
             acts[event](rng)
-        if serving and event in ("decide", "workload", "leave", "user"):
+        if serving and event != "fail":
             promised = all(not one.may_be_empty for one in fleet.goals.values())
             yield promised, bool(fleet.serving())
-    fleet.broken = set(broken) - {fleet.update}
 
 
-CHANGES = st.lists(st.tuples(st.sampled_from("abcd"), goals()), max_size=6)
+LENGTHS = st.integers(0, 400)
+SEEDS = st.integers(0, 10**9)
+CHANGES = st.lists(st.tuples(st.sampled_from("abcd"), goals()), max_size=8)
+STRICT = st.lists(st.tuples(st.sampled_from("abcd"), strict_goals()), max_size=8)
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    goals(),
-    CHANGES,
-    st.lists(st.sampled_from(EVENTS), max_size=120),
-    st.integers(0, 10**6),
-    st.sets(st.sampled_from("abcd"), max_size=3),
-)
-def test_it_always_ends_with_the_new_revision_alone(first, changes, events, seed, broken):
-    fleet = Fleet(first, broken=set(broken))
-    for _ in play(fleet, events, seed, changes=changes, broken=broken):
+@given(goals(), CHANGES, LENGTHS, SEEDS, st.sets(st.sampled_from("abcd"), max_size=3))
+def test_it_always_ends_with_the_new_revision_alone(first, changes, num_events, seed, broken):
+    rng = random.Random(seed)
+    fleet = Fleet(first, settled=rng.choice("abcd"), broken=set(broken))
+    for _ in play(fleet, rng, changes, num_events, fails=True):
         pass
-    fleet.settle(random.Random(seed), 3000)
+    fleet.broken.discard(fleet.update)
+    fleet.settle(rng, 3000)
     for pool, wanted in fleet.goals.items():
         ready = sum(1 for pod in fleet.of(pool, fleet.update) if fleet.is_ready(pod))
         assert len(fleet.of(pool, fleet.update)) == wanted.desired
@@ -216,24 +224,16 @@ def test_it_always_ends_with_the_new_revision_alone(first, changes, events, seed
         assert {pod.revision for pod in fleet.pods} <= {fleet.update}
 
 
-STRICT = st.lists(st.tuples(st.sampled_from("abc"), strict_goals()), max_size=6)
-
-
 @settings(max_examples=150, deadline=None)
-@given(
-    strict_goals(),
-    STRICT,
-    st.lists(st.sampled_from(EVENTS[:4] + EVENTS[5:]), max_size=300),
-    st.integers(0, 10**6),
-)
-def test_what_serves_goes_on_serving_until_another_does(first, changes, events, seed):
-    fleet = Fleet(first)
-    fleet.settle(random.Random(seed), 500)
-    assert fleet.serving()
-    for promised, serving in play(fleet, events, seed, changes=changes):
-        assert serving or not promised
+@given(strict_goals(), STRICT, LENGTHS, SEEDS)
+def test_what_serves_goes_on_serving_until_another_does(first, changes, num_events, seed):
     rng = random.Random(seed)
-    for _ in range(500):  # to the end of the rollout
+    fleet = Fleet(first)
+    fleet.settle(rng, 3000)
+    assert fleet.serving()
+    for promised, serving in play(fleet, rng, changes, num_events, fails=False):
+        assert serving or not promised
+    for _ in range(3000):  # to the end of the rollout
         fleet.decide()
         assert fleet.serving()
         if not any([fleet.workload_acts(rng), fleet.pod_starts(rng), fleet.pod_leaves(rng)]):

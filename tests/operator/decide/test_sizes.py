@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from redserve.spec.encoder import EncoderSpec
 from redserve_operator.decide.objects import key_of, stamped
-from redserve_operator.decide.plan import Apply, Create
+from redserve_operator.decide.plan import Action, Apply, Create
 from redserve_operator.decide.sizes import (
     SEED_MANAGER,
     Size,
@@ -17,7 +19,7 @@ from redserve_operator.decide.sizes import (
     size_of,
 )
 
-MANIFEST = {
+MANIFEST: dict[str, Any] = {
     "apiVersion": "redserve.dev/v1alpha1",
     "kind": "RedPool",
     "metadata": {"name": "demo-encoder", "namespace": "team"},
@@ -25,15 +27,17 @@ MANIFEST = {
 }
 
 
-def spec(**fields):
+def spec(**fields: Any) -> EncoderSpec:
     return EncoderSpec.model_validate(fields)
 
 
-def scaled(least, most):
+def scaled(least: int, most: int) -> EncoderSpec:
     return spec(scaling={"minReplicas": least, "maxReplicas": most})
 
 
-def stored(replicas, *managers, manifest=MANIFEST, **metadata):
+def stored(
+    replicas: int, *managers: str, manifest: Any = MANIFEST, **metadata: Any
+) -> dict[str, Any]:
     made = stamped(manifest)
     fields = [{"manager": one, "fieldsV1": {"f:spec": {"f:replicas": {}}}} for one in managers]
     return {
@@ -43,7 +47,7 @@ def stored(replicas, *managers, manifest=MANIFEST, **metadata):
     }
 
 
-def next_write(of, have):
+def next_write(of: EncoderSpec, have: Any) -> Action | None:
     children = {} if have is None else {key_of(have): have}
     return keep_red_pool(MANIFEST, of, children)
 

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 
 from redserve_operator.decide.census import Census
 from redserve_operator.decide.objects import key_of, stamped
 from redserve_operator.decide.observed import ObjectKey
-from redserve_operator.decide.plan import Apply, Delete
+from redserve_operator.decide.plan import Action, Apply, Delete
 from redserve_operator.decide.rollout import Tally
 from redserve_operator.decide.upkeep import keep, leftovers, resize
 
 
-def manifest(kind="Service", name="demo", **fields):
+def manifest(kind: str = "Service", name: str = "demo", **fields: Any) -> dict[str, Any]:
     made = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "team"}}
     return {**made, **fields}
 
 
-def stored(wanted, **changes):
+def stored(wanted: Any, **changes: Any) -> dict[str, Any]:
     have = copy.deepcopy(stamped(wanted))
     have["metadata"]["uid"] = "u1"
     return {**have, **changes}
 
 
-def written(wanted, have=None):
+def written(wanted: Any, have: Any = None) -> Action | None:
     return keep(wanted, {} if have is None else {key_of(have): have})
 
 
@@ -96,7 +97,9 @@ def test_old_workloads_get_their_size_by_a_manager_of_its_own():
     assert resize(have, 2) is None
 
 
-def child(kind, name, *, owner="owner", revision="", pool="llm"):
+def child(
+    kind: str, name: str, *, owner: str = "owner", revision: str = "", pool: str = "llm"
+) -> dict[str, Any]:
     marks = {"redserve.dev/pool": pool, "redserve.dev/revision": revision} if revision else {}
     metadata = {
         "name": name,
@@ -120,7 +123,7 @@ def test_an_old_revision_goes_when_nothing_is_left_of_it(left):
     ]
     keyed = {key_of(one): one for one in children}
 
-    def gone(tally):
+    def gone(tally: Tally) -> list[str]:
         census = Census({"llm": {"old": tally, "new": Tally(1, 1)}, "encoder": {}, "router": {}})
         return [str(one.key.kind) for one in leftovers(keyed, set(), "owner", census, "new")]
 

@@ -323,7 +323,7 @@ class World:
             for name in ("uid", "creationTimestamp", "generation", "managedFields"):
                 one["metadata"].pop(name, None)
             status = one.pop("status", {})
-            if key.kind == "RedPool":
+            if key.kind == "RedPool" and status.get("replicas"):
                 one["status"] = {k: v for k, v in status.items() if k != "observedGeneration"}
             # A Job that has succeeded is left as it was.
             made[f"{key.kind}/{key.name}"] = one if key.kind != "Job" else {}
