@@ -31,7 +31,7 @@ from tools.kubernetes.kubelet.process_kubelet import ProcessKubelet
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NAME = "demo"
 READY_S = 180.0

@@ -1,11 +1,10 @@
-"""A small synchronous client: JSON in, JSON out, over one connection that lives."""
+"""A small synchronous client: JSON in, JSON out, over connections that are used again."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import ssl
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -24,7 +23,7 @@ _IDLE_S: Final = 10.0
 class ApiClient:
     """Talks to the API server of a kubeconfig that has certificates in files.
 
-    Safe for threads: each has a connection of its own.
+    Safe for threads: a connection is one call's at a time.
 
     Args:
         kubeconfig: As `write_kubeconfig` writes it.
@@ -42,7 +41,8 @@ class ApiClient:
             self._ssl = ssl.create_default_context(cafile=cluster["certificate-authority"])
             if "client-certificate" in user:
                 self._ssl.load_cert_chain(user["client-certificate"], user["client-key"])
-        self._local = threading.local()
+        self._idle: list[tuple[http.client.HTTPConnection, float]] = []
+        """Open connections and when they were last used; the last one is the freshest."""
 
     def get(self, path: str) -> Any:
         """Read an object or a list.
@@ -81,14 +81,15 @@ class ApiClient:
         """One request; its answer as data, or as text where it is not JSON. Raises as `get`."""
         payload = None if body is None else json.dumps(body)
         headers = {"Accept": "application/json", "Content-Type": content_type}
-        connection = self._connection()
+        connection = self._take()
         try:
             connection.request(method, path, payload, headers)
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
-            connection.close()  # opens again at the next request
+            connection.close()
             raise Unavailable(f"{method} {path}: {error!r}") from error
+        self._idle.append((connection, time.monotonic()))
         is_json = "json" in (response.getheader("Content-Type") or "")
         answer: Any = json.loads(content) if is_json and content else content.decode()
         if response.status >= http.client.BAD_REQUEST:
@@ -97,22 +98,17 @@ class ApiClient:
         return answer
 
     def close(self) -> None:
-        """Close this thread's connection; the next request opens another."""
-        if (connection := getattr(self._local, "connection", None)) is not None:
-            connection.close()
+        """Close what is open; the next request opens another connection."""
+        while self._idle:
+            self._idle.pop()[0].close()
 
-    def _connection(self) -> http.client.HTTPConnection:
-        made: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if made is None:
-            host, port = self._server.hostname or "", self._server.port
-            if self._ssl is None:
-                made = http.client.HTTPConnection(host, port, timeout=self._timeout_s)
-            else:
-                made = http.client.HTTPSConnection(
-                    host, port, timeout=self._timeout_s, context=self._ssl
-                )
-            self._local.connection = made
-        elif time.monotonic() - self._local.used_at > _IDLE_S:
-            made.close()  # the server may be about to do the same, between two words of ours
-        self._local.used_at = time.monotonic()
-        return made
+    def _take(self) -> http.client.HTTPConnection:
+        while self._idle:
+            connection, used_at = self._idle.pop()
+            if time.monotonic() - used_at < _IDLE_S:
+                return connection
+            connection.close()  # the server may be about to do the same, between two words of ours
+        host, port = self._server.hostname or "", self._server.port
+        if self._ssl is None:
+            return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
+        return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=self._ssl)

@@ -134,6 +134,7 @@ class ControlPlane:
             process.kill()
         else:
             process.stop(grace_s=_API_SERVER_GRACE_S)
+        self.api.close()  # its connections have ended with the server
 
     def kubectl(self, *arguments: str, input: str | None = None, check: bool = True) -> str:  # noqa: A002
         """Run kubectl as an administrator; returns what it wrote to standard output.

@@ -51,10 +51,10 @@ def enter() -> None:
             "(sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces; in a container "
             "its seccomp profile may forbid unshare)"
         )
-    # The same user and group as outside; files keep their owners.
+    # Root inside, or the command could make no mounts for its containers; files keep their owners.
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     _bring_up()
 
 

@@ -76,7 +76,7 @@ class Root:
 
     def _fill(self, folder: str) -> None:
         names = set()
-        if folder not in self._private and Path(folder).is_dir():
+        if not self._is_hidden(folder) and Path(folder).is_dir():
             names = set(os.listdir(folder))  # noqa: PTH208 -- names, not paths
         made = {Path(path).name for path in self._ours if os.path.dirname(path) == folder} - {""}  # noqa: PTH120
         for name in sorted(names | made):
