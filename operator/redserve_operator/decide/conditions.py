@@ -112,9 +112,11 @@ def _ready(scene: Scene, made: Verdicts) -> Verdict:
         return reasons.MODEL_NOT_CACHED.says(scene.model.message)
     for view in scene.pools:
         verdict = made[POOL_CONDITIONS[view.pool]]
+        if view.desired == 0 and view.pool != "encoder":  # texts need no encoder
+            return reasons.SCALED_TO_ZERO.says(f"{view.pool}: {verdict.message}", "False")
         if verdict.status != "True":
             return type(verdict)("False", verdict.reason, f"{view.pool}: {verdict.message}")
-    if made["TransportReady"].status != "True":
+    if made["TransportReady"].status == "Unknown" and all(view.desired for view in scene.pools):
         return reasons.PODS_NOT_READY.says(made["TransportReady"].message)
     if all(view.tally.ready >= view.desired for view in scene.pools):
         return reasons.ALL_READY.says("every pool is ready")

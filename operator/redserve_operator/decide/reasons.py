@@ -194,7 +194,11 @@ UPDATING: Final = Reason(
     "The newest revision is not ready yet; the one before it serves meanwhile.",
 )
 SCALED_TO_ZERO: Final = Reason(
-    "ScaledToZero", "False", (*_SERVING, "TransportReady"), "A pool has a size of 0."
+    "ScaledToZero",
+    "True",
+    (*_SERVING, "TransportReady"),
+    "A pool has a size of 0, as is wanted. Without encoders texts are answered, without engines or "
+    "routers nothing.",
 )
 GRPC: Final = Reason(
     "GRPC", "True", ("TransportReady",), "Embeddings travel from encoders to engines by gRPC."

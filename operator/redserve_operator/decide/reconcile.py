@@ -23,13 +23,14 @@ from redserve_operator.decide.census import take_census
 from redserve_operator.decide.conditions import PROGRESS_DEADLINE, Scene, deadline, judge, store
 from redserve_operator.decide.events import conditions_by_type, edges
 from redserve_operator.decide.frozen import is_old_left, paused, refused
+from redserve_operator.decide.goals import goal
 from redserve_operator.decide.loading import look_at_model
 from redserve_operator.decide.objects import is_going, newest, time_of, uid_of
 from redserve_operator.decide.plan import Plan
 from redserve_operator.decide.pool_view import view_pool
 from redserve_operator.decide.rendering import accepted, rendered
-from redserve_operator.decide.rollout import goal, next_targets
-from redserve_operator.decide.sizes import size_of
+from redserve_operator.decide.rollout import next_targets
+from redserve_operator.decide.sizes import may_be_none, size_of
 from redserve_operator.decide.status import endpoints, is_stored, pool_entry, write_status
 from redserve_operator.decide.writes import Decided, red_pool_of, writes
 
@@ -191,8 +192,13 @@ class _Round:
             return {pool: {} for pool in POOLS}
         goals = {}
         for pool in POOLS:
-            words = pool_spec(self.service, pool).rollout
-            goals[pool] = goal(sizes[pool].wanted, words.max_surge, words.max_unavailable)
+            spec = pool_spec(self.service, pool)
+            goals[pool] = goal(
+                sizes[pool].wanted,
+                spec.rollout.max_surge,
+                spec.rollout.max_unavailable,
+                is_required=pool != "encoder" or not may_be_none(spec),
+            )
         status = self.observed.resource.get("status") or {}
         settled = str(status.get("currentRevision", ""))
         return next_targets(goals, leading, census.tallies, settled)

@@ -27,48 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from redserve.spec.placement import Role
+    from redserve_operator.decide.goals import Goal
 
 _WORKERS: Final[tuple[Role, ...]] = ("encoder", "llm")
 _ROUTER: Final[Role] = "router"
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What a pool is to become.
-
-    Attributes:
-        desired: Replicas of the new revision in the end.
-        surge: Replicas above `desired` meanwhile; not both 0 with `unavailable`.
-        unavailable: Replicas that may be missing meanwhile.
-    """
-
-    desired: int
-    surge: int
-    unavailable: int
-
-    @property
-    def floor(self) -> int:
-        """Replicas that must stay ready when some are stopped."""
-        return max(0, self.desired - self.unavailable)
-
-    @property
-    def may_be_empty(self) -> bool:
-        """Whether nobody promised that a replica is ready at all times."""
-        return self.floor == 0
-
-
-def goal(desired: int, max_surge: str, max_unavailable: str) -> Goal:
-    """A goal from the manifest's words: shares of a surge are rounded up, of the other down."""
-    surge = _share(max_surge, desired, up=True)
-    unavailable = min(_share(max_unavailable, desired, up=False), desired)
-    return Goal(desired, surge or (0 if unavailable else 1), unavailable)
-
-
-def _share(text: str, whole: int, *, up: bool) -> int:
-    if not text.endswith("%"):
-        return int(text)
-    exact = Fraction(int(text[:-1]) * whole, 100)
-    return ceil(exact) if up else floor(exact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +176,10 @@ class _Step:
 
         A short failure of the revision that serves must not end it while the new one has nothing.
         """
-        if revision != self._old[-1] or self._kept(pool, self._update):
+        has_successor = self._kept(pool, self._update) or not self._goals[pool].desired
+        if revision != self._old[-1] or has_successor:
             return True
-        if not all(goal.desired for goal in self._goals.values()):
+        if any(goal.is_required and not goal.desired for goal in self._goals.values()):
             return True  # the service is not to serve: no new router will ever be ready
         if self._target(pool, revision) == 1 and not self._goals[pool].may_be_empty:
             alone = not any(self._has_routers(one) for one in self._old[:-1])
@@ -254,27 +217,29 @@ class _Step:
         return not any(self._serves(one) for one in (*self._old, self._update) if one != revision)
 
     def _serves(self, revision: str) -> bool:
-        return all(self._kept(pool, revision) for pool in POOLS)
+        return all(self._kept(pool, revision) for pool in POOLS if self._goals[pool].desired)
 
     def _new_share(self) -> Fraction:
         """How much of what the new workers can become beside the old ones is ready: 0 to 1."""
         return min(self._ready_share(pool, 0) for pool in _WORKERS)
 
-    def _ready_share(self, pool: Role, least_ready: int) -> Fraction:
+    def _ready_share(self, pool: Role, least: int) -> Fraction:
         goal = self._goals[pool]
         if goal.desired == 0:
             return Fraction(1)
         held = sum(1 for one in self._old if self._target(pool, one) and self._is_held(pool, one))
         reach = min(goal.floor or goal.desired, goal.desired + goal.surge - held)
-        ready = max(self._kept(pool, self._update), least_ready)
+        ready = max(self._kept(pool, self._update), least)
         return min(Fraction(1), Fraction(ready, max(1, reach)))
 
     def _most_new_routers(self) -> int:
-        """Routers draw traffic as soon as one encoder and one engine are ready: not too many."""
+        """Routers draw traffic as soon as what they require is ready: not too many of them."""
         desired = self._goals[_ROUTER].desired
         if not any(self._kept(_ROUTER, one) for one in self._old):
             return desired
-        share = min(self._ready_share(pool, 1) for pool in _WORKERS)
+        share = min(
+            self._ready_share(pool, int(self._goals[pool].is_required)) for pool in _WORKERS
+        )
         return floor(desired * share + Fraction(1, 2))
 
     def _share_of_old_routers(self) -> Fraction:

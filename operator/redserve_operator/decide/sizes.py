@@ -50,6 +50,11 @@ def size_of(spec: PoolSpec, red_pool: Mapping[str, Any] | None) -> Size:
     return Size(wanted, min(wanted, max(1, bounds.min_replicas)), is_scaled=True)
 
 
+def may_be_none(spec: PoolSpec) -> bool:
+    """Whether the manifest lets the pool have no replica at all."""
+    return (spec.scaling.min_replicas if spec.scaling else spec.replicas) == 0
+
+
 def keep_red_pool(
     manifest: Manifest, spec: PoolSpec, children: Mapping[ObjectKey, Manifest]
 ) -> Action | None:

@@ -8,12 +8,13 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from redserve.cluster.names import POOLS
-from redserve_operator.decide.rollout import Goal, Tally, Targets, next_targets
+from redserve_operator.decide.rollout import Tally, Targets, next_targets
 
 if TYPE_CHECKING:
     import random
 
     from redserve.spec.placement import Role
+    from redserve_operator.decide.goals import Goal
 
 
 @dataclass(slots=True)
@@ -38,7 +39,7 @@ class Fleet:
     numbers: count[int] = field(default_factory=count)
 
     def is_ready(self, pod: Pod) -> bool:
-        """A router is ready when an encoder and an engine of its revision are."""
+        """A router is ready when what it requires of its revision is."""
         if not pod.started or pod.terminating:
             return False
         return pod.pool != "router" or all(
@@ -48,10 +49,14 @@ class Fleet:
                 if one.pool == pool and one.revision == pod.revision
             )
             for pool in ("encoder", "llm")
+            if self.goals[pool].is_required
         )
 
     def serving(self) -> set[str]:
-        return {pod.revision for pod in self.pods if pod.pool == "router" and self.is_ready(pod)}
+        """Revisions that answer every request."""
+        ready = {(pod.pool, pod.revision) for pod in self.pods if self.is_ready(pod)}
+        wanted = [pool for pool in POOLS if self.goals[pool].desired]
+        return {rev for _, rev in ready if all((pool, rev) in ready for pool in wanted)}
 
     def of(self, pool: Role, revision: str) -> list[Pod]:
         return [pod for pod in self.pods if pod.pool == pool and pod.revision == revision]

@@ -8,6 +8,7 @@ from typing import Any
 from redserve.spec.status import CONDITIONS as DOCUMENTED
 from redserve_operator.decide import event_kinds, reasons
 from tests.operator.decide.golden_files import SCENES
+from tests.spec.manifests import ROOT
 
 
 def test_names_are_words_and_meanings_are_sentences():
@@ -26,6 +27,13 @@ def test_every_reason_and_event_is_in_its_table():
     assert told == set(reasons.REASONS)
     events = {one for one in vars(event_kinds).values() if isinstance(one, event_kinds.EventKind)}
     assert events | set(event_kinds.SCALED.values()) == set(event_kinds.EVENTS)
+
+
+def test_the_troubleshooting_page_knows_every_word():
+    page = (ROOT / "docs/how-to/kubernetes-troubleshooting.md").read_text()
+    names = [one.name for one in reasons.REASONS if one is not reasons.CHECKS]
+    names += [one.name for one in event_kinds.EVENTS]
+    assert [name for name in names if f"`{name}`" not in page] == []
 
 
 def test_conditions_are_those_of_the_definition():

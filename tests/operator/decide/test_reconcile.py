@@ -219,6 +219,22 @@ def test_autoscaling_does_not_make_a_service_unready():
     assert world.conditions()["Progressing"] == ("True", "Scaling")
 
 
+def test_encoders_may_be_none_and_texts_are_answered():
+    world = running(encoder={"scaling": {"minReplicas": 0, "maxReplicas": 2}})
+    world.scale("encoder", 0)
+    world.finish()
+    assert world.conditions()["EncoderReady"] == ("True", "ScaledToZero")
+    assert world.conditions()["Ready"] == ("True", "AllReady")
+    assert world.conditions()["Progressing"] == ("False", "RolloutComplete")
+    world.edit(llm={"image": "llm:2"})
+    world.finish()
+    assert world.conditions()["Ready"] == ("True", "AllReady")
+    assert {pod.pool for pod in world.pods} == {"llm", "router"}
+    world.edit(llm={"replicas": 0})
+    world.finish()
+    assert world.conditions()["Ready"] == ("False", "ScaledToZero")
+
+
 def test_nothing_flaps_while_a_container_backs_off():
     world = SCENES["pod_keeps_crashing"]()
     pod = next(pod for pod in world.pods if pod.problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redserve.cluster.names import POOLS
-from redserve_operator.decide.rollout import Goal, Tally, Targets, goal, next_targets
+from redserve_operator.decide.goals import Goal, goal
+from redserve_operator.decide.rollout import Tally, Targets, next_targets
 from tests.operator.decide.fleet import Fleet
 
 if TYPE_CHECKING:
@@ -155,7 +157,13 @@ def goals() -> st.SearchStrategy[Any]:
         st.integers(0, 3),
         st.integers(0, 2),
     )
-    return st.fixed_dictionaries(dict.fromkeys(POOLS, one))
+    return st.builds(
+        _some_without_encoders, st.fixed_dictionaries(dict.fromkeys(POOLS, one)), st.booleans()
+    )
+
+
+def _some_without_encoders(made: dict[Any, Goal], optional: bool) -> dict[Any, Goal]:
+    return {**made, "encoder": replace(made["encoder"], is_required=not optional)}
 
 
 def strict_goals() -> st.SearchStrategy[Any]:
@@ -165,7 +173,9 @@ def strict_goals() -> st.SearchStrategy[Any]:
         st.integers(0, 2),
         st.integers(0, 2),
     ).filter(lambda made: not made.may_be_empty)
-    return st.fixed_dictionaries(dict.fromkeys(POOLS, one))
+    return st.builds(
+        _some_without_encoders, st.fixed_dictionaries(dict.fromkeys(POOLS, one)), st.booleans()
+    )
 
 
 EVENTS = ("decide", "workload", "start", "leave", "user", "fail")
@@ -219,7 +229,7 @@ def test_it_always_ends_with_the_new_revision_alone(first, changes, num_events, 
     for pool, wanted in fleet.goals.items():
         ready = sum(1 for pod in fleet.of(pool, fleet.update) if fleet.is_ready(pod))
         assert len(fleet.of(pool, fleet.update)) == wanted.desired
-        serves = all(one.desired for one in fleet.goals.values())
+        serves = all(one.desired or not one.is_required for one in fleet.goals.values())
         assert ready == wanted.desired or (pool == "router" and not serves)
         assert {pod.revision for pod in fleet.pods} <= {fleet.update}
 

@@ -339,7 +339,12 @@ class World:
                 if (one.pool, one.revision) == (pool, pod.revision)
             )
             for pool in ("encoder", "llm")
+            if pool == "llm" or not self._may_do_without_encoders()
         )
+
+    def _may_do_without_encoders(self) -> bool:
+        spec = self.resource["spec"]["encoder"]
+        return bool(spec.get("scaling", {}).get("minReplicas", spec.get("replicas")) == 0)
 
     def _facts(self, pod: Pod) -> PodFacts:
         return PodFacts(
