@@ -13,7 +13,8 @@ import aiohttp
 
 from tools.kubernetes.async_api import ApiError
 from tools.kubernetes.kubelet.environment import Missing
-from tools.kubernetes.kubelet.probes import ProbePlan, Target, Verdict, ask
+from tools.kubernetes.kubelet.health import Health
+from tools.kubernetes.kubelet.probes import Target, ask
 from tools.kubernetes.kubelet.process import Launch, Process
 from tools.kubernetes.kubelet.status import (
     ContainerView,
@@ -102,7 +103,8 @@ class Container:
         self._num_restarts = 0
         self._next: tuple[Terminated | None, int] = (None, 0)
         """What `last` and the number of restarts are from the next start on."""
-        self._started = self._ready = self._will_restart = False
+        self._health: Health | None = None
+        self._will_restart = False
 
     @property
     def name(self) -> str:
@@ -118,8 +120,8 @@ class Container:
             self._state,
             self._last,
             self._num_restarts,
-            self._started,
-            self._ready,
+            self._health is not None and self._health.started,
+            self._health is not None and self._health.ready,
             self._will_restart,
         )
 
@@ -177,12 +179,18 @@ class Container:
         self._process = process
         probes: asyncio.Task[None] | None = None
         if not failure:
-            self._started = "startupProbe" not in self._spec
-            self._ready = self._started and "readinessProbe" not in self._spec
+            self._health = Health(
+                self._spec,
+                self._target,
+                is_stopping=self._stopping.is_set,
+                on_change=self._on_change,
+                on_failure=self._restart,
+                on_event=self._on_event,
+            )
             self._will_restart = False
             self._last, self._num_restarts = self._next
             self._set(Running(started_at, process.pid))
-            probes = asyncio.create_task(self._probe())
+            probes = asyncio.create_task(self._health.watch())
             if self._stopping.is_set():
                 # It was told to stop while it was being started.
                 self._ending = asyncio.create_task(self._end(0))
@@ -197,7 +205,7 @@ class Container:
             if probes is not None:
                 probes.cancel()
                 await asyncio.gather(probes, return_exceptions=True)
-        self._started = self._ready = False
+        self._health = None
         if failure:
             message, reason = failure, "StartError"
             self._on_event("Warning", "Failed", f"{self.name}: {failure}")
@@ -237,64 +245,9 @@ class Container:
             return 1, "it does not run"
         return await process.execute(command)
 
-    async def _probe(self) -> None:
-        if (probe := self._spec.get("startupProbe")) is not None:
-            plan = ProbePlan.of(probe)
-            while not self._started:
-                verdict = await self._ask_until_verdict(probe, plan, "Startup")
-                if verdict is False:
-                    self._restart(plan)
-                    return
-                self._started = True
-                self._ready = "readinessProbe" not in self._spec
-                self._on_change()
-        async with asyncio.TaskGroup() as group:
-            if (probe := self._spec.get("readinessProbe")) is not None:
-                group.create_task(self._watch_readiness(probe))
-            if (probe := self._spec.get("livenessProbe")) is not None:
-                group.create_task(self._watch_liveness(probe))
-
-    async def _watch_readiness(self, probe: JsonObject) -> None:
-        plan = ProbePlan.of(probe)
-        verdict = Verdict(plan)
-        await asyncio.sleep(plan.initial_delay_s)
-        while True:
-            ready = await self._ask(probe, plan, "Readiness")
-            self._ready, before = bool(verdict.hear(well=ready)), self._ready
-            if self._ready != before:
-                self._on_change()
-            await asyncio.sleep(plan.period_s)
-
-    async def _watch_liveness(self, probe: JsonObject) -> None:
-        plan = ProbePlan.of(probe)
-        verdict = Verdict(plan)
-        await asyncio.sleep(plan.initial_delay_s)
-        # Whoever drains may be slow to answer, and is not to be killed for it.
-        while not self._stopping.is_set():
-            if verdict.hear(well=await self._ask(probe, plan, "Liveness")) is False:
-                self._restart(plan)
-                return
-            await asyncio.sleep(plan.period_s)
-
-    async def _ask_until_verdict(self, probe: JsonObject, plan: ProbePlan, kind: str) -> bool:
-        verdict = Verdict(plan)
-        await asyncio.sleep(plan.initial_delay_s)
-        while True:
-            said = verdict.hear(well=await self._ask(probe, plan, kind))
-            if said is not None:
-                return said
-            await asyncio.sleep(plan.period_s)
-
-    async def _ask(self, probe: JsonObject, plan: ProbePlan, kind: str) -> bool:
-        well, message = await ask(probe, self._target, plan.timeout_s)
-        if not well:
-            self._on_event("Warning", "Unhealthy", f"{kind} probe of {self.name} failed: {message}")
-        return well
-
-    def _restart(self, plan: ProbePlan) -> None:
+    def _restart(self, grace_s: float | None) -> None:
         self._on_event("Normal", "Killing", f"container {self.name} failed its probe")
-        grace_s = self._grace_s if plan.grace_s is None else plan.grace_s
-        self._ending = asyncio.create_task(self._end(grace_s))
+        self._ending = asyncio.create_task(self._end(self._grace_s if grace_s is None else grace_s))
 
     def _last_words(self, code: int) -> str:
         words = (self._folder / "termination-log").read_text(errors="replace")

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from tools.kubernetes.async_api import MERGE_PATCH, STRATEGIC_PATCH, ApiError
-from tools.kubernetes.kubelet.pod import NodeContext, Pod
+from tools.kubernetes.kubelet.launches import NodeContext
+from tools.kubernetes.kubelet.pod import Pod
 from tools.kubernetes.kubelet.status import now
 
 if TYPE_CHECKING:

@@ -4,70 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
 from tools.kubernetes.async_api import STRATEGIC_PATCH, ApiError
 from tools.kubernetes.kubelet.container import Backoff, Container
-from tools.kubernetes.kubelet.environment import (
-    Missing,
-    Place,
-    Sources,
-    environment,
-    expand,
-    references,
-)
-from tools.kubernetes.kubelet.process import Launch, Mount
+from tools.kubernetes.kubelet.environment import Missing, Place
+from tools.kubernetes.kubelet.launches import NodeContext, make_launch
 from tools.kubernetes.kubelet.status import PodView, Terminated, now, pod_status
 from tools.kubernetes.kubelet.volumes import Objects, make_volumes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from tools.kubernetes.async_api import Api, JsonObject
-    from tools.kubernetes.kubelet.images import Image, Images
+    from tools.kubernetes.async_api import JsonObject
+    from tools.kubernetes.kubelet.process import Launch
 
 _RETRY_S: Final = 0.3
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
-ANY_ADDRESS: Final = "0.0.0.0"
-
-
-class Unusable(Missing):
-    """A container asks for what this kubelet has not; `reason` is for its status."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class NodeContext:
-    """What pods need from their node.
-
-    Attributes:
-        api: With the node's rights.
-        images: What there is to run.
-        folder: For pods' files.
-        host_ip: The node's address.
-        allocatable: What the node offers.
-        api_host, api_port: Where containers find the API server.
-        backoff_s: First pause of a container that ends again and again, seconds.
-        on_event: Called with a pod, type, reason and message.
-    """
-
-    api: Api
-    images: Images
-    folder: Path
-    host_ip: str
-    allocatable: Mapping[str, str]
-    api_host: str
-    api_port: int
-    backoff_s: float
-    on_event: Callable[[JsonObject, str, str, str], None]
 
 
 class Pod:
@@ -246,77 +202,21 @@ class Pod:
             self._folder / "containers" / spec["name"],
             ip=self._ip,
             policy="OnFailure" if is_init and policy == "Always" else policy,
-            grace_s=float(self._pod["spec"].get("terminationGracePeriodSeconds") or 30),
+            grace_s=self._grace_s(),
             backoff=Backoff(self._node.backoff_s),
             make_launch=lambda: self._launch(spec),
             on_change=self._changed.set,
             on_event=self._event,
         )
 
+    async def _launch(self, spec: JsonObject) -> Launch:
+        assert self._volumes is not None
+        return await make_launch(spec, self._pod, self._volumes, self._place, self._node)
+
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._node.on_event(self._pod, kind, reason, message)
-
-    async def _launch(self, spec: JsonObject) -> Launch:
-        image = self._node.images.find(spec["image"])
-        if image is None:
-            raise Unusable("ErrImagePull", f"no image {spec['image']!r} on this node")
-        if "restartPolicy" in spec or "postStart" in spec.get("lifecycle", {}):
-            message = "sidecar containers and postStart hooks do not run here"
-            raise Unusable("CreateContainerConfigError", message)
-        variables = await self._environment(spec, image)
-        words = spec.get("command") or image.entrypoint
-        arguments = spec.get("args", [])
-        command = [expand(word, variables) for word in (*words, *arguments)]
-        if not command:
-            raise Unusable("CreateContainerError", "no command specified")
-        security = spec.get("securityContext", {})
-        return Launch(
-            tuple(self._own_address(word) for word in command),
-            {name: self._own_address(value) for name, value in variables.items()},
-            spec.get("workingDir") or image.working_dir,
-            self._mounts(spec, image),
-            bool(security.get("readOnlyRootFilesystem")),
-            spec.get("terminationMessagePath") or "/dev/termination-log",
-        )
-
-    async def _environment(self, spec: JsonObject, image: Image) -> dict[str, str]:
-        maps, secrets = references(spec)
-        sources = Sources(
-            {name: _text(await self._objects.config_map(name)) for name in maps},
-            {name: _text(await self._objects.secret(name)) for name in secrets},
-        )
-        base = {
-            **image.environment,
-            "HOSTNAME": self._pod["metadata"]["name"],
-            "KUBERNETES_SERVICE_HOST": self._node.api_host,
-            "KUBERNETES_SERVICE_PORT": str(self._node.api_port),
-        }
-        return environment(spec, self._pod, self._place, sources, base)
-
-    def _mounts(self, spec: JsonObject, image: Image) -> tuple[Mount, ...]:
-        assert self._volumes is not None
-        made = [Mount(str(path), place, read_only=True) for place, path in image.paths.items()]
-        kinds = {v["name"]: v for v in self._pod["spec"].get("volumes", [])}
-        for mount in spec.get("volumeMounts", []):
-            source = self._volumes[mount["name"]]
-            if below := mount.get("subPath"):
-                source /= below
-                if not source.exists():
-                    source.mkdir(parents=True)
-            fixed = "emptyDir" not in kinds[mount["name"]]
-            read_only = fixed or bool(mount.get("readOnly"))
-            made.append(Mount(str(source), mount["mountPath"], read_only=read_only))
-        return tuple(made)
-
-    def _own_address(self, text: str) -> str:
-        # Pods share one network here: whoever listens everywhere would take the port of all pods.
-        return text.replace(ANY_ADDRESS, self._ip)
 
 
 def _path(pod: JsonObject) -> str:
     meta = pod["metadata"]
     return f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}"
-
-
-def _text(data: Mapping[str, bytes] | None) -> dict[str, str] | None:
-    return None if data is None else {k: v.decode(errors="replace") for k, v in data.items()}
