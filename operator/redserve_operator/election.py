@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 LEASE_NAME = "redserve-operator"
+_TRIES = 3
 SAFETY = 0.7
 """Share of the Lease's duration after which a leader that could not renew it stops writing: a call
 that is under way then still has time to end before another operator leads."""
@@ -123,30 +124,37 @@ class Election:
         Raises:
             KubeError: The API server could not be asked; nothing is known then.
         """
-        asked_at = self._clock()
+        for _ in range(_TRIES):
+            asked_at = self._clock()
+            held = await self._try()
+            if held is not None:
+                # Counted from before the call: it may have been stored at any time since.
+                self._renewed_at = asked_at if held else None
+                return held
+        raise Conflict("the Lease changes faster than it can be written", status=409)
+
+    async def _try(self) -> bool | None:
+        """One try; None when the Lease changed in between.
+
+        A write of ours whose answer was lost does that too, and must not look like another's.
+        """
         try:
             lease = await self._client.get(LEASE, self._namespace, LEASE_NAME)
         except NotFound:
             lease = None
-        held = await self._write(lease, asked_at)
-        # Counted from before the call: the API server may have stored it at any time since.
-        self._renewed_at = asked_at if held else None
-        return held
-
-    async def _write(self, lease: Manifest | None, now: float) -> bool:
-        wanted = self._lease(lease)
         try:
             if lease is None:
-                await self._client.create(wanted, self._identity)
-                return True
-            if not self._may_take(lease, now):
+                await self._client.create(self._lease(None), self._identity)
+            elif self._may_take(lease):
+                await self._client.replace(self._lease(lease))
+            else:
                 return False
-            await self._client.replace(wanted)
         except (Conflict, NotFound):
-            return False
+            return None
         return True
 
-    def _may_take(self, lease: Manifest, now: float) -> bool:
+    def _may_take(self, lease: Manifest) -> bool:
+        now = self._clock()
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity") or ""
         if holder in ("", self._identity):

@@ -75,6 +75,7 @@ class Leader:
         self._metrics = metrics
         self._store = Store()
         self._queue = WorkQueue(settings.debounce_s, RETRIES)
+        self._may_write = may_write
         self._hands = Hands(client, self._store, metrics, identity, may_write)
         self._worker = Worker(
             self._store,
@@ -128,7 +129,9 @@ class Leader:
             return _exit_code(looking, kinds_changed, stopping, watching)
         finally:
             self._queue.close()
-            await drain([looking], 0.0 if self.not_ready else DRAIN_S)
+            # Without the Lease no look may end in its own time: another operator is about to lead.
+            in_order = self._may_write() and not self.not_ready
+            await drain([looking], DRAIN_S if in_order else 0.0)
             watches.stop()
             await drain([watching], DRAIN_S)
             await end(kinds_changed, stopping)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -94,6 +95,25 @@ async def test_two_that_write_at_once_do_not_both_win(kube: FakeKube, clock: Clo
     results = await asyncio.gather(first.attempt(), second.attempt())
     assert sorted(results) == [False, True]
     assert holder(kube) == ("a" if results[0] else "b")
+
+
+async def test_a_renewal_whose_answer_was_lost_is_still_its_own(
+    kube: FakeKube, clock: Clock
+) -> None:
+    first = candidate(kube, clock, "a")
+    await first.attempt()
+    replace, lost = kube.replace, [True]
+
+    async def stored_but_not_told(manifest: dict[str, Any]) -> dict[str, Any]:
+        answer = await replace(manifest)
+        if lost.pop() if lost else False:
+            return await replace(manifest)  # the client tries again, and conflicts with itself
+        return answer
+
+    kube.replace = stored_but_not_told  # type: ignore[method-assign]
+    assert await first.attempt()
+    assert first.leads
+    assert not lost
 
 
 async def test_a_clean_stop_hands_over_at_once(kube: FakeKube, clock: Clock) -> None:
