@@ -34,11 +34,16 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """How to choose tokens; None leaves the checkpoint's default."""
+    """How to choose tokens; None leaves the checkpoint's default.
+
+    Attributes:
+        ignore_eos: Go on after the checkpoint's end tokens, up to `max_tokens`.
+    """
 
     temperature: float | None = None
     max_tokens: int | None = None
     seed: int | None = None
+    ignore_eos: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +192,10 @@ def _message_to_proto(message: ChatMessage) -> pb.Message:
 
 def _sampling_to_proto(choices: Choices) -> types_pb2.SamplingParams:
     return types_pb2.SamplingParams(
-        temperature=choices.temperature, max_tokens=choices.max_tokens, seed=choices.seed
+        temperature=choices.temperature,
+        max_tokens=choices.max_tokens,
+        seed=choices.seed,
+        ignore_eos=choices.ignore_eos,
     )
 
 

@@ -164,7 +164,13 @@ class Installation:
         return "\n".join(parts)
 
 
-async def ask(address: str, question: Question, *, timeout_s: float = 60.0) -> str:
+async def ask(
+    address: str,
+    question: Question,
+    *,
+    timeout_s: float = 60.0,
+    choices: Choices = Choices(temperature=0.0, max_tokens=MAX_TOKENS),  # noqa: B008  # frozen
+) -> str:
     """One question over a connection of its own; returns the streamed answer.
 
     Raises:
@@ -173,7 +179,6 @@ async def ask(address: str, question: Question, *, timeout_s: float = 60.0) -> s
     message = ChatMessage("user", (*question.pictures, question.text))
     text, is_whole = "", False
     async with asyncio.timeout(timeout_s), Router(address) as client:
-        choices = Choices(temperature=0.0, max_tokens=MAX_TOKENS)
         async for event in client.generate([message], choices=choices):
             if isinstance(event, AnswerText):
                 text += event.text

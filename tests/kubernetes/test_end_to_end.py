@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from redserve.wire.router_client import Choices
 from tests.kubernetes.installation import (
     MANIFEST,
     OPERATOR_NAMESPACE,
@@ -35,6 +36,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NAME = "demo"
 READY_S = 180.0
+LONG = Choices(temperature=0.0, max_tokens=1500, ignore_eos=True)
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +164,42 @@ def wait_rolled_out(demo: Installation, before: set[str]) -> None:
     except AssertionError as error:
         raise AssertionError(f"{error}\n{demo.story()}") from None
     wait_ready(demo)
+
+
+async def test_running_streams_outlive_their_revision(demo: Installation) -> None:
+    """Streams of many seconds: pods that they run on are told to stop in their middle."""
+    before = demo.revisions(NAME)
+    question = questions()[0]
+    whole = await ask(demo.endpoints(NAME)[0], question, choices=LONG, timeout_s=120)
+    ended: list[str] = []
+    running: set[str] = set()
+    over_the_end: set[str] = set()
+    stop = asyncio.Event()
+
+    async def stream(number: int) -> None:
+        while not stop.is_set():
+            address = (await asyncio.to_thread(demo.endpoints, NAME))[0]
+            running.add(key := f"{number}-{len(ended)}")
+            ended.append(await ask(address, question, choices=LONG, timeout_s=240))
+            running.discard(key)
+
+    async def watch() -> None:
+        while not stop.is_set():
+            pods = await asyncio.to_thread(demo.pods, service=NAME, pool="router")
+            if any("deletionTimestamp" in pod["metadata"] for pod in pods):
+                over_the_end.update(running)
+            await asyncio.sleep(0.2)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(stream(0))
+        group.create_task(stream(1))
+        group.create_task(watch())
+        changed = manifest(llm={"minChunk": 6})
+        await asyncio.to_thread(demo.kubectl, "apply", "-f", "-", input=changed)
+        await asyncio.to_thread(wait_rolled_out, demo, before)
+        stop.set()
+    assert over_the_end, "no stream was running when a router was told to stop"
+    assert set(ended) == {whole}
 
 
 def test_nothing_is_left(demo: Installation) -> None:
