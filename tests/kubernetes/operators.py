@@ -159,6 +159,9 @@ def fake_kubelets(control_plane: ControlPlane, *, nodes: int, gpus: int = 8) -> 
             played.append(made)
             started.set()
             await stop.wait()
+        # Connections that were closed end some turns of the loop later, and it has to turn then:
+        # else they complain whenever the garbage collector comes by, be it in the midst of pytest.
+        await asyncio.sleep(0.2)
 
     playing = asyncio.run_coroutine_threadsafe(play(), loop)
     try:

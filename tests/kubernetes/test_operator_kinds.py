@@ -1,0 +1,106 @@
+"""Kinds that other projects bring: rendered where they are served, and they may come and go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from redserve.cluster.facts import POD_MONITOR
+from redserve_operator.kube.kinds import optional
+from tests.kubernetes import definitions
+from tests.kubernetes.operators import Cluster, OperatorProcess, fake_kubelets, service
+from tests.kubernetes.waiting import eventually
+from tools.kubernetes.async_api import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tools.kubernetes.control_plane import ControlPlane
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+MONITOR = optional(POD_MONITOR)
+DEFINITION = f"{MONITOR.plural}.{MONITOR.group}"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ready_cluster(control_plane: ControlPlane) -> Iterator[None]:
+    definitions.install(control_plane)
+    with fake_kubelets(control_plane, nodes=3):
+        yield
+
+
+@pytest.fixture
+def pod_monitors(control_plane: ControlPlane) -> Iterator[None]:
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {
+        "name": MONITOR.version,
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": schema},
+    }
+    names = {"kind": MONITOR.name, "plural": MONITOR.plural, "singular": "podmonitor"}
+    spec: dict[str, Any] = {
+        "group": MONITOR.group,
+        "names": names,
+        "scope": "Namespaced",
+        "versions": [version],
+    }
+    control_plane.api.post(DEFINITIONS, {"metadata": {"name": DEFINITION}, "spec": spec})
+    eventually(lambda: _is_served(control_plane))
+    yield
+    if control_plane.api.exists(f"{DEFINITIONS}/{DEFINITION}"):
+        control_plane.api.delete(f"{DEFINITIONS}/{DEFINITION}")
+
+
+def _is_served(control_plane: ControlPlane) -> bool:
+    try:
+        return control_plane.api.exists(MONITOR.path("default"))
+    except ApiError:
+        return False  # its storage is being prepared
+
+
+@pytest.mark.usefixtures("pod_monitors")
+def test_a_pod_monitor_where_the_kind_is_served_until_it_goes(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    cluster = Cluster(control_plane, namespace)
+    operator = OperatorProcess(
+        control_plane.kubeconfig, tmp_path / "log", watch_namespaces=(namespace,)
+    )
+    with operator:
+        operator.until_ready()
+        cluster.apply(service())
+        cluster.until_settled("demo")
+        cluster.delete(POD_MONITOR, "demo")
+        eventually(lambda: cluster.get(POD_MONITOR, "demo") is not None)
+        control_plane.api.delete(f"{DEFINITIONS}/{DEFINITION}")
+        # Its watch is over for good. A new process watches what is left.
+        eventually(lambda: not operator.is_running, timeout_s=60.0)
+    with operator:
+        operator.until_ready()
+        cluster.apply(service(encoder={"replicas": 3}))
+        cluster.until_settled("demo")
+
+
+def test_the_operator_waits_for_its_own_definitions(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    cluster = Cluster(control_plane, namespace)
+    crds = [f"{plural}.redserve.dev" for plural in ("redpools", "redservices")]
+    control_plane.kubectl("delete", "crd", *crds)
+    try:
+        with OperatorProcess(
+            control_plane.kubeconfig, tmp_path / "log", watch_namespaces=(namespace,)
+        ) as operator:
+            eventually(lambda: "CustomResourceDefinitions" in operator.ask("/readyz")[1])
+            assert operator.ask("/healthz")[0] == 200
+            definitions.install(control_plane)
+            operator.until_ready()
+            cluster.apply(service())
+            cluster.until_settled("demo")
+            assert operator.terminate() == 0
+    finally:
+        definitions.install(control_plane)
