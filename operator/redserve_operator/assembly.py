@@ -104,13 +104,13 @@ class Operator:
                 self._lead(client, access, take_signals, lambda: election.leads), name="leader"
             )
             await asyncio.wait({keeping, leading}, return_when=asyncio.FIRST_COMPLETED)
-            if not leading.done():
+            lost = not leading.done()
+            if lost:
                 log.error("lease lost", identity=self._identity)
-            try:
-                await end(*([] if leading.done() else [leading]))
-            finally:
-                await end(keeping)
-            return 1 if leading.cancelled() else leading.result()
+                await end(leading)
+            # Not before: looks that end in their own time need the Lease.
+            await end(keeping)
+            return 1 if lost else leading.result()
         finally:
             await election.release()
 

@@ -16,6 +16,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from redserve.errors import ConfigError
 from redserve.telemetry.log import get_logger
 from redserve_operator.kube.errors import Conflict, KubeError, NotFound
 from redserve_operator.kube.kinds import LEASE
@@ -46,6 +47,9 @@ class Election:
         renew_s: Time between two renewals or looks, seconds.
         when_waiting: Called when another operator is seen to lead.
         clock: Monotonic seconds.
+
+    Raises:
+        ConfigError: It would be renewed too seldom to be kept.
     """
 
     def __init__(
@@ -59,6 +63,12 @@ class Election:
         when_waiting: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if renew_s >= SAFETY * duration_s:
+            raise ConfigError(
+                f"{renew_s:g} s is too seldom for a Lease of {duration_s:g} s; "
+                f"choose less than {SAFETY * duration_s:g} s",
+                field="REDSERVE_OPERATOR_LEASE_RENEW_S",
+            )
         self._client = client
         self._namespace = namespace
         self._identity = identity

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from redserve.errors import ConfigError
 from redserve_operator.election import LEASE_NAME, Election
 from redserve_operator.kube.errors import Retryable
 from tests.kubernetes.waiting import eventually_async
@@ -176,3 +177,8 @@ async def test_standing_by_is_told_once_for_each_leader(kube: FakeKube, clock: C
     await follower.attempt()
     await follower.attempt()
     assert told == [1]
+
+
+def test_a_lease_that_would_be_renewed_too_seldom_is_refused(kube: FakeKube) -> None:
+    with pytest.raises(ConfigError, match="LEASE_RENEW_S: 15 s is too seldom"):
+        Election(kube, "ns", "a", duration_s=15.0, renew_s=15.0)
