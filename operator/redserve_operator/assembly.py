@@ -94,6 +94,7 @@ class Operator:
             self._identity,
             duration_s=self._settings.lease_duration_s,
             renew_s=self._settings.lease_renew_s,
+            lease_name=self._settings.lease_name,
             when_waiting=self._stand_by,
         )
         try:

@@ -45,6 +45,7 @@ class Election:
         identity: This process among the others.
         duration_s: How long a Lease lasts that is not renewed, seconds.
         renew_s: Time between two renewals or looks, seconds.
+        lease_name: Name of the Lease; operators that must not both write compete for the same.
         when_waiting: Called when another operator is seen to lead.
         clock: Monotonic seconds.
 
@@ -60,6 +61,7 @@ class Election:
         *,
         duration_s: float,
         renew_s: float,
+        lease_name: str = LEASE_NAME,
         when_waiting: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,6 +76,7 @@ class Election:
         self._identity = identity
         self._duration_s = duration_s
         self._renew_s = renew_s
+        self._name = lease_name
         self._when_waiting = when_waiting
         self._clock = clock
         self._seen: tuple[str, str] = ("", "")
@@ -120,7 +123,7 @@ class Election:
             return
         self._renewed_at = None
         try:
-            lease = await self._client.get(LEASE, self._namespace, LEASE_NAME)
+            lease = await self._client.get(LEASE, self._namespace, self._name)
             if lease["spec"].get("holderIdentity") == self._identity:
                 # One second: the API server wants a positive number.
                 lease["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1}
@@ -149,7 +152,7 @@ class Election:
         A write of ours whose answer was lost does that too, and must not look like another's.
         """
         try:
-            lease = await self._client.get(LEASE, self._namespace, LEASE_NAME)
+            lease = await self._client.get(LEASE, self._namespace, self._name)
         except NotFound:
             lease = None
         try:
@@ -190,7 +193,7 @@ class Election:
             "leaseDurationSeconds": max(1, round(self._duration_s)),
             "renewTime": now,
         }
-        metadata = {"name": LEASE_NAME, "namespace": self._namespace}
+        metadata = {"name": self._name, "namespace": self._namespace}
         return {
             "apiVersion": LEASE.api_version,
             "kind": LEASE.name,

@@ -239,6 +239,7 @@ class OperatorSettings(Settings):
         kubeconfig: How to reach the API server; empty takes the pod's ServiceAccount.
         service_account_dir: Token and certificate authority for the API server.
         leader_election: Whether to wait for the Lease before writing anything.
+        lease_name: Name of the Lease; operators that serve the same namespaces share it.
         lease_duration_s: How long a Lease lasts that is not renewed, seconds.
         lease_renew_s: Time between two renewals, seconds.
         num_workers: Services that are reconciled at once.
@@ -263,6 +264,7 @@ class OperatorSettings(Settings):
     kubeconfig: str = ""
     service_account_dir: str = SERVICE_ACCOUNT_DIR
     leader_election: bool = True
+    lease_name: str = Field("redserve-operator", min_length=1)
     lease_duration_s: float = Field(15.0, gt=0)
     lease_renew_s: float = Field(5.0, gt=0)
     num_workers: int = Field(8, ge=1)

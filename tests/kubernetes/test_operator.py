@@ -319,6 +319,23 @@ def test_a_pod_that_the_api_server_refuses_is_told_in_its_words(cluster: Cluster
     eventually(lambda: cluster.snapshot("demo") == before)
 
 
+def test_a_misspelt_field_of_a_pod_template_is_refused_before_anything_is_made(
+    cluster: Cluster,
+) -> None:
+    template = {"spec": {"nodeSelecto": {"a": "b"}}}
+    cluster.apply(service(llm={"podTemplate": template}))
+    refused = cluster.until_condition("demo", "Accepted", status="False")
+    assert refused["reason"] == "InvalidPodTemplate"
+    assert "nodeSelecto" in refused["message"]
+    assert not [one for one in cluster.children("demo") if one["kind"] == "Deployment"]
+    cluster.apply(service())
+    settled = cluster.until_settled("demo")
+    cluster.apply(service(llm={"podTemplate": template}))
+    cluster.until_condition("demo", "Accepted", status="False")
+    names = {one["metadata"]["name"] for one in cluster.children("demo")}
+    assert all(name.endswith(settled["updateRevision"]) for name in names if name.count("-") > 1)
+
+
 def test_a_changed_manifest_rolls_and_some_router_is_always_ready(cluster: Cluster) -> None:
     cluster.apply(service())
     old = cluster.until_settled("demo")["updateRevision"]

@@ -139,7 +139,7 @@ async def test_every_other_call_has_its_path(server: Server, client: HttpKubeCli
     assert seen == [
         ("PATCH", f"{root}/d/status", {"fieldManager": "m", "force": "true"}),
         ("POST", root, {"fieldManager": "m"}),
-        ("POST", root, {"fieldManager": "m", "dryRun": "All"}),
+        ("POST", root, {"fieldManager": "m", "dryRun": "All", "fieldValidation": "Strict"}),
         ("PUT", f"{root}/d", {}),
         ("DELETE", f"{root}/d", {}),
         ("GET", "/apis/coordination.k8s.io/v1/namespaces/ns/leases/lock", {}),

@@ -67,3 +67,11 @@ def test_a_namespace_that_ends_is_no_refusal() -> None:
     message = "unable to create new content in namespace x because it is being terminated"
     error = error_from(403, json.dumps({"message": message}).encode(), None)
     assert type(error) is NamespaceEnds
+
+
+def test_a_field_that_the_api_server_does_not_know_is_wrong_for_good() -> None:
+    sentence = "failed to create typed patch object (ns/x; apps/v1, Kind=Deployment): .spec.nope"
+    body = json.dumps({"kind": "Status", "message": sentence}).encode()
+    error = error_from(500, body, None)
+    assert type(error) is Invalid
+    assert error.message == sentence

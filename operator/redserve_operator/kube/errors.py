@@ -99,6 +99,8 @@ _KINDS: dict[int, type[KubeError]] = {
 
 
 _ENDING = "because it is being terminated"
+_UNTYPED = "failed to create typed patch object"
+"""An apply with an unknown field: the API server calls it an error of its own, and it is none."""
 
 
 def error_from(status: int, body: bytes, retry_after: str | None) -> KubeError:
@@ -117,6 +119,8 @@ def error_from(status: int, body: bytes, retry_after: str | None) -> KubeError:
         seconds = _seconds(details.get("retryAfterSeconds"))
     if status == 403 and _ENDING in message:
         return NamespaceEnds(message, status=status)
+    if status == 500 and _UNTYPED in message:
+        return Invalid(message, status=status)
     kind = _KINDS.get(status, Retryable if status >= 500 else KubeError)
     return kind(
         message, status=status, reason=str(answer.get("reason") or ""), retry_after_s=seconds

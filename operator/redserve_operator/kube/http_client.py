@@ -76,8 +76,12 @@ class HttpKubeClient:
         return await self._call("create", "POST", _collection(manifest), query, manifest)
 
     async def dry_run(self, manifest: Manifest, manager: str) -> Manifest:
-        """POST that is checked and admitted, but not stored."""
-        query = {"fieldManager": manager, "dryRun": "All"}
+        """POST that is checked and admitted, but not stored.
+
+        Strict: a field that the API server does not know would be dropped with a warning here, and
+        fail the server-side apply afterwards.
+        """
+        query = {"fieldManager": manager, "dryRun": "All", "fieldValidation": "Strict"}
         return await self._call("dry_run", "POST", _collection(manifest), query, manifest)
 
     async def replace(self, manifest: Manifest) -> Manifest:
