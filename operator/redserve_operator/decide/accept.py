@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from redserve.cluster import labels
 from redserve.spec.problems import problems_of
 from redserve.spec.service import RedService
 from redserve.spec.yaml_source import YamlSource
 from redserve_operator.decide import reasons
-from redserve_operator.decide.objects import label_of
 from redserve_operator.decide.observed import ObjectKey
 from redserve_operator.decide.pool_view import QUOTA
 from redserve_operator.decide.reasons import Verdict
@@ -137,8 +135,3 @@ def is_accepted(stored: Mapping[str, Manifest], status: Mapping[str, Any], revis
     """Whether the API server has taken the pods of this revision before."""
     accepted = stored.get("Accepted") or {}
     return accepted.get("status") == "True" and status.get("updateRevision") == revision
-
-
-def pool_of(pod: Mapping[str, Any]) -> str:
-    """The pool of a pod that was made by `probe_pods`."""
-    return label_of(pod, labels.POOL)

@@ -56,7 +56,6 @@ class PoolView:
         tally: Counts of the newest revision.
         present: Replicas of every revision that are not draining.
         old_ready: Ready replicas of older revisions.
-        is_draining: Whether pods drain, of whichever revision.
         trouble: The worst of the newest revision.
         old_trouble: The worst of older revisions.
     """
@@ -67,7 +66,6 @@ class PoolView:
     tally: Tally
     present: int
     old_ready: int
-    is_draining: bool
     trouble: Trouble | None
     old_trouble: Trouble | None
 
@@ -125,7 +123,6 @@ def view_pool(
         tally=census.tally(pool, update),
         present=census.num_present(pool),
         old_ready=sum(census.tally(pool, one).ready for one in others),
-        is_draining=drains,
         trouble=_worst(census.pods_of(pool, update), drains=drains) or _refused(workload),
         old_trouble=_worst(old_pods, drains=drains),
     )
