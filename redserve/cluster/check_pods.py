@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from redserve.cluster import labels
-from redserve.cluster.environment import RESERVED
+from redserve.cluster.check_container import REASON, container_refusals, items
 from redserve.cluster.facts import Context, Images, Refusal
 from redserve.cluster.names import MAIN_CONTAINER
 from redserve.cluster.pod_template import merged_template
 from redserve.cluster.scope import Scope
 from redserve.errors import ConfigError
-from redserve.spec.pool import SETTINGS_PREFIX
 from redserve.spec.problems import did_you_mean
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from redserve.spec.placement import Role
     from redserve.spec.service import RedService
 
-_REASON: Final = "InvalidPodTemplate"
 _KNOWN: Final = ("metadata", "spec")
 
 
@@ -33,24 +31,24 @@ def pod_template_refusals(service: RedService, pool: Role) -> Iterator[Refusal]:
     for name in patch:
         if name not in _KNOWN:
             hint = did_you_mean(name, _KNOWN)
-            yield Refusal(_REASON, f"{field}.{name}", f"unknown field; {hint}")
+            yield Refusal(REASON, f"{field}.{name}", f"unknown field; {hint}")
             return
     try:
         merged = merged_template(scope, pool)
     except ConfigError as error:
-        yield Refusal(_REASON, error.field or field, error.message)
+        yield Refusal(REASON, error.field or field, error.message)
         return
-    containers = merged.get("spec", {}).get("containers", [])
+    containers = items((merged.get("spec") or {}).get("containers"))
     main = next((one for one in containers if one["name"] == MAIN_CONTAINER), None)
     if main is None:
         yield Refusal(
-            _REASON,
+            REASON,
             f"{field}.spec.containers",
             f"the container {MAIN_CONTAINER!r} is what serves; it must stay",
         )
         return
     yield from _label_refusals(scope, pool, merged, field)
-    yield from _environment_refusals(patch, field)
+    yield from container_refusals(scope, pool, main, patch)
 
 
 def _label_refusals(
@@ -60,22 +58,7 @@ def _label_refusals(
     for name, value in labels.revision_labels(scope.name, pool, scope.revision).items():
         if found.get(name) != value:
             yield Refusal(
-                _REASON,
+                REASON,
                 f"{field}.metadata.labels",
                 f"{name} is how pods are found; choose another label",
             )
-
-
-def _environment_refusals(patch: Mapping[str, Any], field: str) -> Iterator[Refusal]:
-    containers = (patch.get("spec") or {}).get("containers") or []
-    for number, container in enumerate(containers):
-        if container.get("name") != MAIN_CONTAINER:
-            continue
-        for position, variable in enumerate(container.get("env") or []):
-            name = str(variable.get("name", ""))
-            if name.startswith(SETTINGS_PREFIX) or name in RESERVED:
-                yield Refusal(
-                    _REASON,
-                    f"{field}.spec.containers[{number}].env[{position}].name",
-                    f"{name} is written by REDServe; set the manifest's field instead",
-                )

@@ -180,6 +180,24 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         "spec.llm.podTemplate.spec.containers[0].env[0].name",
         "the manifest's field",
     ),
+    *(
+        (
+            {"llm": {"podTemplate": pod_template(**part)}},
+            "InvalidPodTemplate",
+            f"spec.llm.podTemplate.spec.containers[0].{next(iter(part))}",
+            mend,
+        )
+        for part, mend in (
+            ({"env": None}, "POD_NAME, POD_IP, REDSERVE_LLM_NAME"),
+            ({"env": [{"$patch": "replace"}, {"name": "A"}]}, "by their name only"),
+            ({"envFrom": None}, "spec.llm.env"),
+            ({"envFrom": [{"secretRef": {"name": "a"}}]}, "spec.llm.env"),
+            ({"ports": [{"containerPort": 50051, "name": "g"}]}, "port 50051 must stay"),
+            ({"ports": [{"containerPort": 9090, "$patch": "delete"}]}, "named 'metrics'"),
+            ({"command": ["sh"]}, "the command is REDServe's"),
+            ({"args": ["--help"]}, "spec.llm.extraArgs"),
+        )
+    ),
     (
         {"llm": {"podTemplate": pod_template(resources={"limits": 3})}},
         "InvalidPodTemplate",
@@ -197,6 +215,23 @@ def test_refused(spec: dict[str, Any], reason: str, field: str, mend: str) -> No
     assert [(one.reason, one.field) for one in refusals] == [(reason, field)]
     assert mend in refusals[0].message
     assert field_steps(field)
+
+
+def test_a_replaced_container_has_lost_everything() -> None:
+    patch = pod_template(**{"$patch": "replace", "env": "a"})
+    refusals = check(service(llm={"podTemplate": patch}), PLAIN)
+    assert len(refusals) == 5
+    assert {one.reason for one in refusals} == {"InvalidPodTemplate"}
+    parts = {one.message.partition(":")[0] for one in refusals}
+    assert {"command", "envFrom", "ports"} < parts
+
+
+def test_a_pod_template_may_add_variables_and_ports() -> None:
+    added = pod_template(
+        env=[{"name": "A", "value": "1"}],
+        ports=[{"containerPort": 5}, {"containerPort": 9090, "hostPort": 9090}],
+    )
+    assert check(service(llm={"podTemplate": added}), PLAIN) == ()
 
 
 def test_parallelism_cannot_be_served_yet() -> None:
