@@ -40,6 +40,11 @@ test-cluster: setup ## Tests on a real control plane, which is built from Go mod
 	@$(BIN)/python -m tools.kubernetes.build cluster
 	@$(BIN)/python -m tools.kubernetes.netns -- $(BIN)/python -m pytest -m cluster tests/kubernetes tests/helm
 
+test-node: setup ## Tests on real nodes (root; says what is missing): containers from the images
+	@if $(BIN)/python -m tools.kubernetes.node_space --check; then \
+		$(BIN)/python -m tools.kubernetes.build node >/dev/null && $(BIN)/python -m tools.kubernetes.node_images; fi
+	@$(BIN)/python -m tools.kubernetes.node_space -- $(BIN)/python -m pytest -m node tests/kubernetes/test_node.py
+
 images: setup ## Build the container images (docker, podman or buildah; REGISTRY=, TAG=)
 	@$(BIN)/python -m tools.kubernetes.images $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG))
 
@@ -88,4 +93,4 @@ demo-model: setup ## Train the demo model again (CPU, under an hour)
 clean: ## Remove environments and caches
 	@rm -rf $(VENV) $(PROTO_VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: control-plane help setup demo test test-gpu test-cluster check lint types layers protos protos-lint protos-check docs docs-check bench bench-operator demo-model clean images
+.PHONY: control-plane help setup demo test test-gpu test-cluster test-node check lint types layers protos protos-lint protos-check docs docs-check bench bench-operator demo-model clean images

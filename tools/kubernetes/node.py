@@ -236,21 +236,18 @@ class Node:
             return ""
         return done.stdout
 
-    def container_pid(self, pod: str, container: str = "main") -> int:
-        """Process id, in our namespace, of a container's first process.
+    def running(self, **labels: str) -> dict[str, int]:
+        """Containers that run, with the process id of their first process, in our namespace.
 
-        Raises:
-            Unavailable: There is no such container, or it does not run.
+        Labels are Kubernetes' own: `running(pod_namespace="demo", container_name="main")`.
         """
-        ids = self.ctr(
-            *("containers", "list", "--quiet"),
-            f'labels."io.kubernetes.pod.name"=={pod},labels."io.kubernetes.container.name"=={container}',
-        ).split()
-        for line in self.ctr("tasks", "list").splitlines()[1:]:
-            name, pid, state = line.split()
-            if name in ids and state == "RUNNING":
-                return int(pid)
-        raise Unavailable(f"{container} of {pod} does not run on {self.name}")
+        label = 'labels."io.kubernetes.{}"=={}'
+        wanted = ",".join(
+            label.format(name.replace("_", "."), value) for name, value in labels.items()
+        )
+        ids = self.ctr("containers", "list", "--quiet", wanted).split()
+        tasks = (line.split() for line in self.ctr("tasks", "list").splitlines()[1:])
+        return {name: int(pid) for name, pid, state in tasks if name in ids and state == "RUNNING"}
 
     def _ctr(self) -> list[str]:
         return ["ctr", "--address", str(self._socket), "--namespace", _NAMESPACE]

@@ -6,7 +6,7 @@ command ends, or is killed, the kernel ends everything that it started, containe
 the cgroups are removed. Nothing of the machine's own is changed.
 
 Where something is missing the command runs all the same, outside, and `problems` tells why it
-cannot have nodes: tests skip with these sentences.
+cannot have nodes: tests skip with these sentences. `--check` says them, with exit status 1.
 """
 
 from __future__ import annotations
@@ -254,9 +254,13 @@ def main(arguments: Sequence[str]) -> int:
     if not command:
         print("usage: python -m tools.kubernetes.node_space -- COMMAND...", file=sys.stderr)
         return 2
-    if why := problems():
+    why = problems()
+    if why:
         line = "!" * 72
         print(f"{line}\nNo real nodes here: {'; '.join(why)}\n{line}", file=sys.stderr, flush=True)
+    if command == ["--check"]:
+        return 1 if why else 0
+    if why:
         os.execvp(command[0], command)
     return run(command)
 
