@@ -272,8 +272,8 @@ def test_validate(capsys: Output) -> None:
     assert out.endswith(
         "demo is a valid RedService: file://demo-model, 2 encoder(s), 1 LLM engine(s)\n"
     )
-    assert main(["validate", "-f", str(EXAMPLES / "complete.yaml")]) == 0
-    assert "not with 'redserve up': spec.router.tls:" in capsys.readouterr().out
+    assert main(["validate", "-f", str(EXAMPLES / "complete.yaml")]) == 2
+    assert ": spec.router.replicas: one machine has one address" in capsys.readouterr().out
 
 
 def test_validate_lists_every_problem(tmp_path: Path, capsys: Output) -> None:

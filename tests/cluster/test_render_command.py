@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -8,7 +9,7 @@ import yaml
 from redserve.cli.main import main
 from redserve.cli.render import as_yaml
 from redserve.spec.yaml_scalars import KubernetesLoader
-from tests.spec.manifests import EXAMPLES, ROOT
+from tests.spec.manifests import EXAMPLES, ROOT, service
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,11 +73,51 @@ def test_texts_that_look_like_numbers_stay_texts(word: str) -> None:
     assert list(yaml.load_all(as_yaml([{"a": word}]), KubernetesLoader)) == [{"a": word}]
 
 
-def test_validate_tells_what_a_cluster_cannot_keep(capsys: Output) -> None:
-    assert main(["validate", "-f", str(EXAMPLES / "complete.yaml")]) == 0
-    out = capsys.readouterr().out
-    assert "not with 'redserve up': spec.router.replicas:" in out
-    assert "not in a cluster: spec.encoder.scaling.mode: this release does not scale" in out
-    assert "without effect in a cluster: spec.slos\n" in out
+COMPLETE = str(EXAMPLES / "complete.yaml")
+
+
+def test_validate_tells_what_no_place_can_keep(capsys: Output) -> None:
+    assert main(["validate", "-f", COMPLETE]) == 2
+    captured = capsys.readouterr()
+    assert "is a valid" not in captured.out
+    assert captured.err == (
+        f"redserve: {COMPLETE}: cannot be kept by 'redserve up' nor by a cluster\n"
+    )
+    lines = captured.out.splitlines()
+    here, there = "[not with 'redserve up']", "[not in a cluster: TlsUnsupported]"
+    assert any(
+        line.startswith(f"{COMPLETE}:45:5: spec.router.tls: ") and line.endswith(there)
+        for line in lines
+    )
+    assert any(": spec.router.replicas: " in line and line.endswith(here) for line in lines)
+    everywhere = "[not with 'redserve up'; not in a cluster: ParallelismUnsupported]"
+    assert any(line.endswith(everywhere) for line in lines)
+    assert any(line.endswith(": spec.slos: without effect in a cluster") for line in lines)
     assert main(["validate", "-f", DEMO]) == 0
     assert "cluster" not in capsys.readouterr().out
+
+
+def written(folder: Path, **spec: Any) -> str:
+    path = folder / "redservice.yaml"
+    made = service(**spec)
+    path.write_text(json.dumps(made.model_dump(mode="json", by_alias=True, exclude_none=True)))
+    return str(path)
+
+
+def test_validate_for_one_place(tmp_path: Path, capsys: Output) -> None:
+    only_there = written(tmp_path, router={"replicas": 2})
+    assert main(["validate", "-f", only_there]) == 0
+    assert "[not with 'redserve up']" in capsys.readouterr().out
+    assert main(["validate", "-f", only_there, "--cluster"]) == 0
+    assert "redserve up" not in capsys.readouterr().out
+    assert main(["validate", "-f", only_there, "--local"]) == 2
+    assert main(["validate", "-f", only_there, "--local", "--cluster"]) == 2
+    assert "cannot be kept by 'redserve up'\n" in capsys.readouterr().err
+    only_here = written(tmp_path, router={"http": {"port": 0}})
+    assert main(["validate", "-f", only_here]) == 0
+    assert "[not in a cluster: InvalidListener]" in capsys.readouterr().out
+    assert main(["validate", "-f", only_here, "--local"]) == 0
+    assert main(["validate", "-f", only_here, "--cluster"]) == 2
+    captured = capsys.readouterr()
+    assert "[not in a cluster: InvalidListener]" in captured.out
+    assert "cannot be kept by a cluster\n" in captured.err
