@@ -271,7 +271,8 @@ class OperatorMetrics:
             registry=registry,
         )  # fmt: skip
         self.reconcile_duration = Histogram(
-            "redserve_operator_reconcile_duration_seconds", "One look at a service, writes included",
+            "redserve_operator_reconcile_duration_seconds",
+            "One look at a service, writes included",
             buckets=SHORT_BUCKETS, registry=registry,
         )  # fmt: skip
         self.queue_depth = Gauge(
