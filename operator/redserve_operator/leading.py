@@ -243,7 +243,6 @@ class Leader:
                 pull_secrets=settings.image_pull_secrets,
             ),
             facts=self._facts,
-            operator_namespace=settings.namespace,
         )
         return reconcile(context, observed, now)
 

@@ -15,6 +15,8 @@ Manifest = dict[str, Any]
 
 POD_MONITOR: Final = "PodMonitor"
 LEADER_WORKER_SET: Final = "LeaderWorkerSet"
+API_SERVER_PORTS: Final = (443, 6443, 8443, 16443)
+"""Where API servers listen: managed ones, kubeadm and its kin, minikube, MicroK8s."""
 OPTIONAL_KINDS: Final[Mapping[str, str]] = {
     POD_MONITOR: "monitoring.coreos.com/v1",
     LEADER_WORKER_SET: "leaderworkerset.x-k8s.io/v1",
@@ -69,17 +71,19 @@ class Context:
         images: What to run.
         facts: What the cluster can do.
         owner: For owner references; None prints objects that nobody owns (`redserve render`).
-        operator_namespace: Where the operator runs; NetworkPolicies let its probes in. Empty: none.
         model_revision: Commit that an unpinned `spec.model.revision` was resolved to by the loader
             Job; empty takes the manifest's word.
+        api_server_ports: Where pods may reach the API server, beside 443. NetworkPolicies act on
+            the address behind the Service `kubernetes`, so it is the port that the server itself
+            listens on.
     """
 
     namespace: str
     images: Images
     facts: ClusterFacts = field(default_factory=ClusterFacts)
     owner: Owner | None = None
-    operator_namespace: str = ""
     model_revision: str = ""
+    api_server_ports: tuple[int, ...] = API_SERVER_PORTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ RDMA traffic is not filtered by any of them.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from redserve.cluster import labels, names
 from redserve.cluster.model_source import model_source
@@ -13,7 +14,7 @@ from redserve.cluster.ports import client_ports, grpc_port, metrics_port
 from redserve.cluster.resources import pods_per_replica
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from redserve.cluster.facts import Manifest
     from redserve.cluster.scope import Scope
@@ -27,8 +28,15 @@ PEERS: Final[Mapping[Role, tuple[Role, ...]]] = {
 """Who connects to a pool: routers to both, encoders to announce rows, engines to fetch them."""
 _DNS: Final = (53, 5353)
 """Policies see the port of the DNS pods, which is 5353 in some distributions."""
-_API_SERVER: Final = (443, 6443)
-_WEB: Final = (80, 443)
+_HTTPS: Final = 443
+_WEB: Final = (80, _HTTPS)
+_ON_THE_WAY: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "HF_ENDPOINT")
+"""Variables, in upper or lower case, that name what a loader connects to."""
+_PORTS: Final[Mapping[str, int]] = {
+    "https": 443,
+    **dict.fromkeys(("socks4", "socks4a", "socks5", "socks5h"), 1080),
+}
+"""Of addresses without one; HTTP's for all other schemes."""
 _PRIVATE_4: Final = (
     "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
     "192.168.0.0/16",
@@ -68,10 +76,6 @@ def _ingress(scope: Scope, pool: Role) -> list[dict[str, Any]]:
     if metrics.name == "metrics":
         # Of any namespace: where Prometheus runs differs from cluster to cluster.
         rules.append({"from": [{"namespaceSelector": {}}], "ports": _tcp(metrics.name)})
-    if scope.context.operator_namespace and pool != "router":
-        name = {"kubernetes.io/metadata.name": scope.context.operator_namespace}
-        source = {"namespaceSelector": {"matchLabels": name}}
-        rules.append({"from": [source], "ports": _tcp(grpc_port(service, pool))})
     return rules + _group_rules(scope, pool, "from")
 
 
@@ -85,11 +89,24 @@ def _egress(scope: Scope, pool: Role) -> list[dict[str, Any]]:
     ]
     if pool == "router":
         # No policy can name the API server; its port is what is known of it.
-        rules.append({"ports": _tcp(*_API_SERVER)})
+        rules.append({"ports": _tcp(*sorted({_HTTPS, *scope.context.api_server_ports}))})
         rules += _media_rules(scope)
     if model_source(scope.service.spec.model).filled_by == "init":
-        rules.append({"ports": _tcp(*_WEB)})
+        rules.append({"ports": _tcp(*sorted({*_WEB, *_ports_on_the_way(scope, pool)}))})
     return rules + _group_rules(scope, pool, "to")
+
+
+def _ports_on_the_way(scope: Scope, pool: Role) -> Iterator[int]:
+    """Ports of proxies and mirrors that the pool's environment names."""
+    for variable in scope.pool(pool).env:
+        if variable.name.upper() not in _ON_THE_WAY or not variable.value:
+            continue
+        address = variable.value if "://" in variable.value else f"http://{variable.value}"
+        try:
+            parts = urlsplit(address)
+            yield parts.port or _PORTS.get(parts.scheme, 80)
+        except ValueError:
+            continue  # no address: the loader says so
 
 
 def _media_rules(scope: Scope) -> list[dict[str, Any]]:

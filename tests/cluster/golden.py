@@ -27,7 +27,6 @@ EVERYTHING = Context(
     Images("example.com/router:1", "example.com/encoder:1", "example.com/llm:1", "Always", ("b",)),
     ClusterFacts(36, frozenset(OPTIONAL_KINDS)),
     Owner("owner", "11111111-2222-3333-4444-555555555555"),
-    operator_namespace="redserve-system",
     model_revision="0cfaf48183f594c314753d30a4c4974bc75f3ccb",
 )
 

@@ -138,7 +138,7 @@ def open_ports(rules: list[Any]) -> set[Any]:
 
 
 DNS = {53, 5353}
-API = {443, 6443}
+API = {443, 6443, 8443, 16443}
 
 
 @pytest.mark.parametrize(
@@ -165,11 +165,37 @@ def test_pictures_are_not_fetched_from_inside() -> None:
     assert all("except" not in block["ipBlock"] for block in blocks)
 
 
-def test_the_operator_may_probe() -> None:
-    made = policies(replace(CONTEXT, operator_namespace="system"))
-    sources = [peer for rule in made["llm"]["ingress"] for peer in rule["from"]]
-    name = {"kubernetes.io/metadata.name": "system"}
-    assert {"namespaceSelector": {"matchLabels": name}} in sources
+def test_no_other_namespace_reaches_encoders_and_engines() -> None:
+    for pool in ("encoder", "llm"):
+        for rule in policies()[pool]["ingress"]:
+            if any("namespaceSelector" in peer for peer in rule["from"]):
+                assert [port["port"] for port in rule["ports"]] == ["metrics"]
+
+
+def test_an_api_server_of_another_port() -> None:
+    made = policies(replace(CONTEXT, api_server_ports=(7443,)))
+    assert open_ports(made["router"]["egress"]) == DNS | {443, 7443}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "port"),
+    [
+        ("HTTPS_PROXY", "http://proxy.example.com:3128", 3128),
+        ("https_proxy", "proxy:8888/", 8888),
+        ("HTTP_PROXY", "http://user:a@proxy:3129", 3129),
+        ("ALL_PROXY", "socks5h://proxy", 1080),
+        ("HF_ENDPOINT", "http://mirror:8081/hub", 8081),
+        ("HF_ENDPOINT", "https://mirror", 443),
+        ("HTTPS_PROXY", "http://proxy:port", 443),
+        ("OTHER", "http://a:5", 443),
+    ],
+)
+def test_proxies_and_mirrors_can_be_reached(name: str, value: str, port: int) -> None:
+    spec = {"llm": {"env": [{"name": name, "value": value}]}}
+    hub = {"model": {"uri": "hf://a/b"}}
+    assert open_ports(policies(**hub, **spec)["llm"]["egress"]) == DNS | {80, 443, port}
+    assert open_ports(policies(**hub, **spec)["encoder"]["egress"]) == DNS | {80, 443}
+    assert open_ports(policies(**spec)["llm"]["egress"]) == DNS
 
 
 def test_drains_are_waited_for() -> None:

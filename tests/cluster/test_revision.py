@@ -104,7 +104,7 @@ def test_owners_and_clusters_are_not_in_it() -> None:
         CONTEXT,
         owner=Owner("demo", "1"),
         facts=ClusterFacts(37, frozenset(OPTIONAL_KINDS)),
-        operator_namespace="redserve-system",
+        api_server_ports=(7443,),
     )
     assert revision(context=other) == revision()
 
