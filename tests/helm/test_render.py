@@ -10,7 +10,6 @@ import yaml
 
 import redserve
 from redserve.spec.settings import OperatorSettings
-from redserve_operator.election import LEASE_NAME
 from tests.helm.chart import (
     CHART,
     NAMESPACE,
@@ -157,9 +156,13 @@ def test_the_operator_holds_what_it_grants_and_no_more() -> None:
     assert ("redservices", "patch") not in rights
 
 
-def test_the_lease_that_may_be_taken_is_the_one_that_is_asked_for() -> None:
-    rules = one_of(template(CASES["default"]), "Role", f"{OPERATOR}-leases")["rules"]
-    assert [rule.get("resourceNames") for rule in rules] == [None, [LEASE_NAME]]
+@pytest.mark.parametrize("release", [RELEASE, "other"])
+def test_the_lease_that_may_be_taken_is_the_one_that_is_asked_for(release: str) -> None:
+    objects = template(CASES["default"], release=release)
+    lease = environment(objects)["REDSERVE_OPERATOR_LEASE_NAME"]
+    assert release in lease
+    rules = one_of(objects, "Role", f"{lease}-leases")["rules"]
+    assert [rule.get("resourceNames") for rule in rules] == [None, [lease]]
 
 
 def test_namespaced_releases_have_no_rights_in_the_cluster() -> None:

@@ -12,6 +12,7 @@
   (list "IMAGE_PULL_POLICY" .Values.images.pullPolicy)
   (list "IMAGE_PULL_SECRETS" (toJson .Values.images.pullSecrets))
   (list "LEADER_ELECTION" .Values.leaderElection.enabled)
+  (list "LEASE_NAME" (include "redserve.operator" .))
   (list "LEASE_DURATION_S" .Values.leaderElection.leaseDurationSeconds)
   (list "LEASE_RENEW_S" .Values.leaderElection.renewSeconds)
   (list "NUM_WORKERS" .Values.operator.workers)
