@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from redserve.cli.common import add_manifest
+from redserve.cli.common import add_manifest, port_number
 from redserve.cluster.check import OLDEST_MINOR, check
 from redserve.cluster.documents import documents
-from redserve.cluster.facts import OPTIONAL_KINDS, ClusterFacts, Context, Images
+from redserve.cluster.facts import (
+    API_SERVER_PORTS,
+    OPTIONAL_KINDS,
+    ClusterFacts,
+    Context,
+    Images,
+)
 from redserve.errors import ConfigError
 from redserve.spec.manifest import ManifestError, open_manifest
 from redserve.spec.problems import Problem, field_steps
@@ -34,7 +40,10 @@ def add_parser(commands: Subparsers) -> None:
         "render",
         help="print the Kubernetes objects of a manifest",
         description="Print what the operator would create for a service, for review or to keep. "
-        "Nothing is sent anywhere.",
+        "Nothing is sent anywhere. Names have a revision in them, which depends on images, pull "
+        "policy, pull secrets and the model's commit: it is the operator's if these are. The "
+        "operator resolves a spec.model.revision that is no commit in the cluster, which changes "
+        "the names; --model-revision does the same here.",
     )
     add_manifest(parser)
     parser.add_argument(
@@ -64,6 +73,37 @@ def add_parser(commands: Subparsers) -> None:
             metavar="IMAGE",
             help=f"where the manifest names none (default: {default})",
         )
+    parser.add_argument(
+        "--model-revision",
+        default="",
+        metavar="COMMIT",
+        help="commit that an unpinned spec.model.revision was resolved to: status.model.revision",
+    )
+    parser.add_argument(
+        "--image-pull-policy",
+        choices=("Always", "IfNotPresent", "Never"),
+        default="",
+        help="when nodes pull images, as the operator was told (default: Kubernetes' own choice)",
+    )
+    parser.add_argument(
+        "--image-pull-secret",
+        action="append",
+        default=[],
+        metavar="NAME",
+        dest="image_pull_secrets",
+        help="a Secret that images are pulled with, as the operator was told; may be repeated",
+    )
+    parser.add_argument(
+        "--api-server-port",
+        type=port_number,
+        action="append",
+        default=[],
+        metavar="N",
+        dest="api_server_ports",
+        help="where the API server listens, if that is none of "
+        f"{', '.join(map(str, API_SERVER_PORTS))}: the routers' NetworkPolicy opens it; may be "
+        "repeated",
+    )
     parser.set_defaults(run=run)
 
 
@@ -76,8 +116,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise ManifestError(manifest.path, _problems(manifest, refusals))
     context = Context(
         namespace=_namespace(manifest.service, arguments.namespace),
-        images=Images(arguments.router_image, arguments.encoder_image, arguments.llm_image),
+        images=Images(
+            arguments.router_image,
+            arguments.encoder_image,
+            arguments.llm_image,
+            arguments.image_pull_policy,
+            tuple(arguments.image_pull_secrets),
+        ),
         facts=facts,
+        model_revision=arguments.model_revision,
+        api_server_ports=(*API_SERVER_PORTS, *arguments.api_server_ports),
     )
     print(as_yaml(documents(manifest.service, context)), end="")
     return 0

@@ -53,9 +53,18 @@ def _count_refusals(
     device = service.spec.encoder.device if pool == "encoder" else service.spec.llm.device
     product = f"tensor {spread.tensor} x pipeline {spread.pipeline} is {wanted} device(s)"
     if have == 0:
-        if wanted > 1 and not resources.get("claims"):
+        if resources.get("claims"):
+            return
+        if wanted > 1:
             yield Refusal(
                 _COUNT, limits, f"{product}, and no GPU is asked for; write {gpu}: {wanted}"
+            )
+        elif device == "CUDA" and not _has_other_device(service, resources):
+            yield Refusal(
+                _COUNT,
+                limits,
+                f"device: CUDA, and no GPU is asked for; write {gpu}: 1, or device: Auto, which "
+                "takes a GPU where the pod sees one",
             )
     elif device == "CPU":
         yield Refusal(
@@ -72,6 +81,16 @@ def _count_refusals(
         )
     elif wanted > have:
         yield from _group_refusals(service, pool, f"{product}, and a pod asks for {have}", facts)
+
+
+def _has_other_device(service: RedService, resources: Mapping[str, Any]) -> bool:
+    """Whether a device is asked for that may be a GPU under a name of the cluster's own."""
+    rdma = service.spec.transport.rdma
+    network = {rdma.resource_name} if rdma else set()
+    return any(
+        "/" in name and not name.startswith("rdma/")
+        for name in (resources.get("limits") or {}).keys() - network
+    )
 
 
 def _group_refusals(

@@ -106,6 +106,22 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         "would idle",
     ),
     (
+        {"llm": {"device": "CUDA"}},
+        "GpuCountMismatch",
+        "spec.llm.resources.limits",
+        "write nvidia.com/gpu: 1, or device: Auto",
+    ),
+    (
+        {
+            "encoder": {"device": "CUDA", "resources": {"limits": {"rdma/a": 1, "b.c/d": 1}}},
+            "llm": {"resources": {"limits": {"b.c/d": 1}}},
+            "transport": {"rdma": {"resourceName": "b.c/d"}},
+        },
+        "GpuCountMismatch",
+        "spec.encoder.resources.limits",
+        "no GPU is asked for",
+    ),
+    (
         {"router": {"resources": {"limits": {GPU: 1}}}},
         "GpuCountMismatch",
         "spec.router.resources.limits",
@@ -251,6 +267,18 @@ def test_gpus_must_be_asked_for() -> None:
     assert reasons({"llm": gpus(4, tensor=4)}) == set()
 
 
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"limits": {GPU: 1}},
+        {"limits": {"example.com/accelerator": 1}},
+        {"claims": [{"name": "gpu"}]},
+    ],
+)
+def test_cuda_has_a_device(resources: dict[str, Any]) -> None:
+    assert reasons({"llm": {"device": "CUDA", "resources": resources}}) == set()
+
+
 def test_a_replica_that_spans_nodes_needs_another_kind() -> None:
     spec = {"llm": gpus(4, tensor=8)}
     refusal = next(
@@ -282,7 +310,6 @@ def test_old_clusters() -> None:
     [
         ROOT / "examples/redservice.yaml",
         EXAMPLES / "minimal.yaml",
-        EXAMPLES / "tuned.yaml",
         HERE / "manifests/hf-pvc.yaml",
         HERE / "manifests/hf-ephemeral.yaml",
         HERE / "manifests/pod-template.yaml",
@@ -291,6 +318,11 @@ def test_old_clusters() -> None:
 )
 def test_examples_can_be_kept(path: Any) -> None:
     assert check(load_manifest(path), PLAIN) == ()
+
+
+def test_an_example_for_one_machine_lacks_only_its_gpus() -> None:
+    found = check(load_manifest(EXAMPLES / "tuned.yaml"), PLAIN)
+    assert {one.reason for one in found} == {"GpuCountMismatch"}
 
 
 def test_the_complete_example_asks_for_more_than_there_is() -> None:

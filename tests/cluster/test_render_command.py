@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from redserve.cli.main import main
 from redserve.cli.render import as_yaml
+from redserve.cluster.facts import ClusterFacts, Context, Images
+from redserve.cluster.names import POOLS
+from redserve.cluster.render import render
+from redserve.spec.manifest import load_manifest
+from redserve.spec.settings import OperatorSettings
 from redserve.spec.yaml_scalars import KubernetesLoader
 from tests.spec.manifests import EXAMPLES, ROOT, service
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEMO = str(ROOT / "examples/redservice.yaml")
 Output = pytest.CaptureFixture[str]
@@ -36,6 +39,24 @@ def test_it_prints_what_the_operator_would_create(capsys: Output) -> None:
     }  # fmt: skip
     assert {one["metadata"]["namespace"] for one in objects} == {"default"}
     assert not any("ownerReferences" in one["metadata"] for one in objects)
+
+
+def test_it_takes_what_the_operator_was_told(tmp_path: Path, capsys: Output) -> None:
+    file = written(tmp_path, model={"uri": "hf://a/b", "revision": "main"})
+    flags = ["--model-revision", "c0ffee", "--image-pull-policy", "Always"]
+    flags += ["--image-pull-secret", "a", "--image-pull-secret", "b", "--api-server-port", "7443"]
+    assert main(["render", "-f", file, *flags]) == 0
+    objects = list(yaml.load_all(capsys.readouterr().out, KubernetesLoader))
+    names = {pool: OperatorSettings.model_fields[f"{pool}_image"].default for pool in POOLS}
+    images = Images(names["router"], names["encoder"], names["llm"], "Always", ("a", "b"))
+    context = Context("default", images, ClusterFacts(), model_revision="c0ffee")
+    revision = render(load_manifest(Path(file)), context).revision
+    assert {f"demo-{pool}-{revision}" for pool in POOLS} == {
+        one["metadata"]["name"] for one in objects if one["kind"] == "Deployment"
+    }
+    policy = next(one for one in objects if one["metadata"]["name"] == "demo-router"
+                  and one["kind"] == "NetworkPolicy")  # fmt: skip
+    assert {"protocol": "TCP", "port": 7443} in policy["spec"]["egress"][-2]["ports"]
 
 
 def test_the_namespace(tmp_path: Path, capsys: Output) -> None:
@@ -64,6 +85,9 @@ def test_flags_that_make_no_sense(capsys: Output) -> None:
     with pytest.raises(SystemExit):
         main(["render", "-f", DEMO, "--kinds", "PodMonitors"])
     assert "there are PodMonitor, LeaderWorkerSet" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["render", "-f", DEMO, "--api-server-port", "70000"])
+    assert "'70000' is no port" in capsys.readouterr().err
     assert main(["render", "-f", DEMO, "--kubernetes-minor", "30"]) == 2
     assert "Kubernetes 1.30 is too old" in capsys.readouterr().err
 
