@@ -50,7 +50,10 @@ class Root:
     def __init__(self, folder: str, mounts: list[tuple[str, str]]) -> None:
         self._folder = folder
         # Links such as /var/run are the machine's own, so they lead to the same place inside.
-        self._mounts = [(source, os.path.realpath(target)) for source, target in mounts]
+        # A folder is mounted before what lies in it, as container runtimes do: a volume at /tmp
+        # must not hide an image's folder below it.
+        placed = [(source, os.path.realpath(target)) for source, target in mounts]
+        self._mounts = sorted(placed, key=lambda mount: mount[1].count("/"))
         self._private = {os.path.realpath(path) for path in PRIVATE}
         self._ours = {"/", *self._private}
         """Folders that we make ourselves, because something is missing in the machine's."""
