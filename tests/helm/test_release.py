@@ -19,12 +19,14 @@ from tests.spec.manifests import ROOT
 from tools.kubernetes.control_plane import ControlPlane
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 SERVICES = "redservices.redserve.dev"
 POOLS = "redpools.redserve.dev"
+ELSEWHERE = "second-system"
 LEASES = "leases.coordination.k8s.io"
 CRDS = (SERVICES, POOLS)
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-operator"
@@ -33,7 +35,7 @@ ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-operator"
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     with ControlPlane(tmp_path_factory.mktemp("control-plane")) as started:
-        for name in ("team-a", "team-b"):
+        for name in ("team-a", "team-b", ELSEWHERE):
             started.kubectl("create", "namespace", name)
         # Everything of the release must pass the strictest standard.
         started.kubectl("create", "namespace", NAMESPACE)
@@ -45,24 +47,38 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 class Release:
     """One release of the chart in a cluster."""
 
-    def __init__(self, cluster: ControlPlane) -> None:
+    def __init__(
+        self, cluster: ControlPlane, name: str = RELEASE, namespace: str = NAMESPACE
+    ) -> None:
         self._cluster = cluster
+        self._name = name
+        self._namespace = namespace
+
+    def try_run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        options = ("--namespace", self._namespace, "--kubeconfig", str(self._cluster.kubeconfig))
+        return helm(*arguments, *options)
 
     def run(self, *arguments: str) -> str:
-        options = ("--namespace", NAMESPACE, "--kubeconfig", str(self._cluster.kubeconfig))
-        done = helm(*arguments, *options)
+        done = self.try_run(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def try_install(self, *options: str, chart: Path = CHART) -> subprocess.CompletedProcess[str]:
+        return self.try_run("upgrade", "--install", self._name, str(chart), *options)
+
     def install(self, *options: str, chart: Path = CHART) -> None:
-        self.run("upgrade", "--install", RELEASE, str(chart), *options)
+        done = self.try_install(*options, chart=chart)
+        assert done.returncode == 0, done.stderr
+
+    def uninstall(self) -> None:
+        self.run("uninstall", self._name, "--ignore-not-found")
 
 
 @pytest.fixture
 def release(cluster: ControlPlane) -> Iterator[Release]:
     made = Release(cluster)
     yield made
-    made.run("uninstall", RELEASE, "--ignore-not-found")
+    made.uninstall()
     cluster.kubectl("delete", "crd", *CRDS, "--ignore-not-found")
 
 
@@ -137,7 +153,7 @@ def test_definitions_and_services_outlive_the_release(
 ) -> None:
     release.install()
     cluster.kubectl("-n", "team-a", "apply", "-f", str(ROOT / "examples/redservice.yaml"))
-    release.run("uninstall", RELEASE)
+    release.uninstall()
     assert len(definitions(cluster)) == len(CRDS)
     assert cluster.kubectl("-n", "team-a", "get", "redservices", "-o", "name").strip()
     assert not cluster.kubectl("-n", NAMESPACE, "get", "deployments", "-o", "name").strip()
@@ -149,7 +165,7 @@ def test_definitions_go_with_the_release_when_told_so(
     cluster: ControlPlane, release: Release
 ) -> None:
     release.install("--set", "crds.keep=false")
-    release.run("uninstall", RELEASE)
+    release.uninstall()
     eventually(lambda: not definitions(cluster))
 
 
@@ -159,7 +175,7 @@ def installed(cluster: ControlPlane) -> Iterator[Release]:
     made = Release(cluster)
     made.install()
     yield made
-    made.run("uninstall", RELEASE, "--ignore-not-found")
+    made.uninstall()
     cluster.kubectl("delete", "crd", *CRDS, "--ignore-not-found")
 
 
@@ -235,3 +251,51 @@ def test_namespaced_release(cluster: ControlPlane, release: Release) -> None:
         assert can(cluster, ACCOUNT, verb, resource, "team-a")
         assert not can(cluster, ACCOUNT, verb, resource, "team-b")
         assert not can(cluster, ACCOUNT, verb, resource)
+
+
+SECOND = ("--set", "crds.enabled=false,rbac.aggregate=false", "--set", "watchNamespaces={team-b}")
+"""Options of a second operator, as docs/how-to/kubernetes.md has them."""
+
+
+@pytest.mark.parametrize(
+    ("name", "namespace"), [(RELEASE, ELSEWHERE), ("second", NAMESPACE), ("second", ELSEWHERE)]
+)
+def test_a_second_operator(
+    cluster: ControlPlane, release: Release, name: str, namespace: str
+) -> None:
+    release.install("--set", "watchNamespaces={team-a}")
+    second = Release(cluster, name, namespace)
+    try:
+        second.install(*SECOND)
+        full_name = name if RELEASE in name else f"{name}-{RELEASE}"
+        account = f"system:serviceaccount:{namespace}:{full_name}-operator"
+        for whose, here, elsewhere in (
+            (ACCOUNT, "team-a", "team-b"),
+            (account, "team-b", "team-a"),
+        ):
+            assert can(cluster, whose, "patch", "deployments.apps", here)
+            assert not can(cluster, whose, "patch", "deployments.apps", elsewhere)
+        second.uninstall()
+        assert can(cluster, ACCOUNT, "patch", "deployments.apps", "team-a")
+        assert len(definitions(cluster)) == len(CRDS)
+    finally:
+        second.uninstall()
+
+
+def test_another_release_takes_over_the_definitions_that_were_left(
+    cluster: ControlPlane, release: Release
+) -> None:
+    release.install()
+    release.uninstall()
+    other = Release(cluster, "second", ELSEWHERE)
+    try:
+        assert "cannot be imported" in other.try_install().stderr
+        other.install("--take-ownership")
+        owners = {
+            one["metadata"]["annotations"]["meta.helm.sh/release-namespace"]
+            for one in definitions(cluster)
+        }
+        assert owners == {ELSEWHERE}
+        other.install()
+    finally:
+        other.uninstall()

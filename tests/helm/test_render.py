@@ -63,6 +63,8 @@ def test_older_kubernetes_is_refused() -> None:
         ({"images": {"routers": {}}}, "additional properties 'routers' not allowed"),
         ({"images": {"pullPolicy": "Sometimes"}}, "'Always', 'IfNotPresent', 'Never'"),
         ({"images": {"llm": {"digest": "sha256:1"}}}, "at '/images/llm/digest'"),
+        ({"images": {"registry": "https://registry.example.com/team"}}, "at '/images/registry'"),
+        ({"images": {"registry": "registry.example.com//team"}}, "at '/images/registry'"),
         ({"watchNamespaces": ["A_B"]}, "at '/watchNamespaces/0'"),
         ({"metrics": {"monitor": "Yes"}}, "'Auto', 'ServiceMonitor', 'PodMonitor', 'None'"),
         (
@@ -83,6 +85,21 @@ def test_bad_values_are_refused_by_name(values: dict[str, Any], complaint: str) 
     done = try_template(values)
     assert done.returncode != 0
     assert complaint in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("registry", "begins"),
+    [
+        ("", "redserve-operator:"),
+        ("redserve", "redserve/redserve-operator:"),
+        ("localhost:5000", "localhost:5000/redserve-operator:"),
+        ("registry.example.com:443/a/b_c/", "registry.example.com:443/a/b_c/redserve-operator:"),
+    ],
+)
+def test_registries(registry: str, begins: str) -> None:
+    deployment = one_of(template({"images": {"registry": registry}}), "Deployment")
+    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image.startswith(begins)
 
 
 def environment(objects: list[Manifest]) -> dict[str, str]:
@@ -163,6 +180,12 @@ def test_the_lease_that_may_be_taken_is_the_one_that_is_asked_for(release: str) 
     assert release in lease
     rules = one_of(objects, "Role", f"{lease}-leases")["rules"]
     assert [rule.get("resourceNames") for rule in rules] == [None, [lease]]
+
+
+def test_a_second_operator_makes_nothing_in_the_cluster() -> None:
+    # So that it can bear the name of the first, in another namespace.
+    for one in template(CASES["namespaced"]):
+        assert one["metadata"].get("namespace"), one["kind"]
 
 
 def test_namespaced_releases_have_no_rights_in_the_cluster() -> None:
