@@ -103,9 +103,17 @@ class Monitoring(Spec):
     pod_monitor: AutoSwitch = Field(
         default="Auto", description="PodMonitor; Auto makes one where the kind is served."
     )
-    rules: AutoSwitch = Field(default="Auto", description="PrometheusRule made from the SLOs.")
-    dashboard: AutoSwitch = Field(default="Auto", description="Grafana dashboard as a ConfigMap.")
-    tracing: Tracing | None = Field(default=None, description="Where spans go; off if not set.")
+    rules: AutoSwitch = Field(
+        default="Auto",
+        description="PrometheusRule made from the SLOs; not in this release, Auto makes none.",
+    )
+    dashboard: AutoSwitch = Field(
+        default="Auto",
+        description="Grafana dashboard as a ConfigMap; not in this release, Auto makes none.",
+    )
+    tracing: Tracing | None = Field(
+        default=None, description="Where spans go; kept, and without effect in this release."
+    )
     log_level: Literal["Debug", "Info", "Warning", "Error"] = Field(
         default="Info", description="Least important log lines that are written."
     )
