@@ -107,7 +107,7 @@ async def cluster(
     num_encoders: int = 1,
     num_llms: int = 1,
     *,
-    surroundings: dict[str, Any] | None = None,
+    surroundings: Any = None,
     **overrides: Any,
 ) -> AsyncIterator[Cluster]:
     """`surroundings` are arguments of the router beside its settings, `overrides` are settings."""

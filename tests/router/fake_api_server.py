@@ -208,8 +208,8 @@ class FakeApiServer:
                 told = {"metadata": {"resourceVersion": str(self.bookmark)}}
                 self._event(writer, "BOOKMARK", told)
             # A client in a watch has nothing to say: what can be read is its end.
-            gone = asyncio.ensure_future(reader.read(1))
-            ended = asyncio.ensure_future(self._ended.wait())
+            gone: asyncio.Future[Any] = asyncio.ensure_future(reader.read(1))
+            ended: asyncio.Future[Any] = asyncio.ensure_future(self._ended.wait())
             try:
                 async with asyncio.timeout(float(parameters["timeoutSeconds"])):
                     await self._tell(writer, version, gone, ended)
@@ -226,8 +226,8 @@ class FakeApiServer:
         self,
         writer: asyncio.StreamWriter,
         version: int,
-        gone: asyncio.Future[bytes],
-        ended: asyncio.Future[bool],
+        gone: asyncio.Future[Any],
+        ended: asyncio.Future[Any],
     ) -> None:
         if self.silent:
             await gone

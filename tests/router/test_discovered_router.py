@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import grpc
 import httpx
@@ -20,6 +21,9 @@ from tests.router.fake_api_server import FakeApiServer, endpoint, slice_object
 from tests.router.fake_llm import WORDS, FakeLlm
 from tests.router.test_dynamic_pools import hold_tokens, until
 
+if TYPE_CHECKING:
+    from tests.router.fake_encoder import FakeEncoder
+
 TEXT = "".join(WORDS)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -33,7 +37,9 @@ async def server():
     await server.stop()
 
 
-def publish(server, service, *fakes, **conditions):
+def publish(
+    server: FakeApiServer, service: str, *fakes: FakeEncoder | FakeLlm, **conditions: bool
+) -> None:
     """One slice per replica: on loopback they differ by port."""
     for fake in fakes:
         told = slice_object(fake.name, service, endpoint("127.0.0.1", **conditions), port=fake.port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -16,6 +17,12 @@ from redserve_router.discovery.timing import Timing
 from tests.router.discovering import ENCODERS, LLMS, discovering, settings_for
 from tests.router.fake_api_server import NAMESPACE, FakeApiServer, endpoint, slice_object
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from redserve_router.discovery.discovery import Discovery
+    from redserve_router.discovery.slices import Object
+
 
 @pytest.fixture
 async def server():
@@ -25,7 +32,7 @@ async def server():
     await server.stop()
 
 
-def llm_slice(*endpoints, name="llm-1", **fields):
+def llm_slice(*endpoints: Object, name: str = "llm-1", **fields: Any) -> Object:
     return slice_object(name, LLMS, *endpoints, **fields)
 
 
@@ -182,7 +189,9 @@ async def test_replicas_stay_while_the_api_server_is_away(server, tmp_path):
             assert w.llms == {"10.0.0.1:50051": True}
             status = w.discovery.status
             assert status.why_not_ready is None
-            assert "new replicas are not heard of: http://127.0.0.1" in (status.remark or "")
+            assert "new replicas are not heard of: the API server at http://127.0.0.1" in (
+                status.remark or ""
+            )
             server.put(llm_slice(endpoint("10.0.0.2")))
             await server.start()
             await w.until_llms("10.0.0.2")
@@ -297,7 +306,7 @@ async def test_stopping_leaves_nothing(server, tmp_path):
     assert [t for t in asyncio.all_tasks() if "follower" in repr(t.get_coro())] == []
 
 
-def ask_for(api_url, folder, **overrides):
+def ask_for(api_url: str | None, folder: Path, **overrides: Any) -> Discovery | None:
     settings = RouterSettings.model_validate(settings_for(folder, **overrides))
     registry = CollectorRegistry()
     return discovery_for(settings, api_url, lambda _: None, lambda _: None, registry)

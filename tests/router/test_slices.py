@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +12,11 @@ from redserve.routing import Member, merge_members, preferred
 from redserve_router.discovery.slices import SliceStore, members_of, slice_from_object
 from tests.router.fake_api_server import endpoint, slice_object
 
+if TYPE_CHECKING:
+    from redserve_router.discovery.slices import Object
 
-def members(*objects):
+
+def members(*objects: Object) -> tuple[Member, ...]:
     return members_of([slice_from_object(told) for told in objects], "llm")
 
 

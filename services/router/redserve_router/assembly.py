@@ -69,6 +69,7 @@ class Router:
         self._settings = settings
         self.registry = CollectorRegistry()
         self._draining = False
+        self._why_told: str | None = ""
         metrics = RouterMetrics(self.registry)
         limits = Limits.from_settings(settings)
         policy = MediaPolicy.from_settings(settings)
@@ -173,4 +174,11 @@ class Router:
             await asyncio.to_thread(self._stop_metrics)
 
     def _tell_readiness(self) -> None:
-        self.server.set_ready(self.why_not_ready() is None)
+        why = self.why_not_ready()
+        self.server.set_ready(why is None)
+        if why != self._why_told:
+            self._why_told = why
+            if why is None:
+                log.info("router is ready")
+            else:
+                log.info("router is not ready", why=why)

@@ -77,6 +77,7 @@ class SliceApi:
         timing: Timing,
     ) -> None:
         self._base_url = base_url
+        self._server = f"the API server at {base_url}"
         self._account = account
         self._namespace = namespace
         self._path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
@@ -188,15 +189,15 @@ class SliceApi:
             yield
         except TimeoutError as error:
             raise Problem(
-                "unreachable", f"{self._base_url} does not answer in {self._timing.answer_s:g} s"
+                "unreachable", f"{self._server} does not answer in {self._timing.answer_s:g} s"
             ) from error
         except httpx.ReadTimeout as error:
-            raise Problem("unreachable", f"{self._base_url} has gone silent") from error
+            raise Problem("unreachable", f"{self._server} has gone silent") from error
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             said = str(error) or type(error).__name__
-            raise Problem("unreachable", f"{self._base_url} cannot be reached: {said}") from error
+            raise Problem("unreachable", f"{self._server} cannot be reached: {said}") from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise Problem("refused", f"{self._base_url} does not speak JSON: {error}") from error
+            raise Problem("refused", f"{self._server} does not speak JSON: {error}") from error
 
 
 def _version_of(told: dict[str, Any]) -> str:

@@ -138,7 +138,8 @@ class Replica(ABC):
     def _log_end(self, watch: asyncio.Task[None]) -> None:
         error = None if watch.cancelled() else watch.exception()
         if isinstance(error, RedServeError):
-            log.warning("replica lost", pool=self.pool, address=self.address, error=str(error))
+            write = log.warning if self.takes_work else log.info  # else it was to go
+            write("replica lost", pool=self.pool, address=self.address, error=str(error))
         elif error is not None:
             log.error("replica watch failed", pool=self.pool, address=self.address, exc_info=error)
 
