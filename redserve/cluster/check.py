@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from redserve.cluster.check_arguments import argument_refusals
 from redserve.cluster.check_model import model_refusals
 from redserve.cluster.check_pods import pod_template_refusals
 from redserve.cluster.check_resources import resource_refusals
@@ -13,13 +14,10 @@ from redserve.cluster.model_source import model_source
 from redserve.cluster.names import POOLS
 from redserve.cluster.ports import EVERYWHERE, pod_ports
 from redserve.cluster.scope import pool_spec
-from redserve.spec.problems import did_you_mean
 from redserve.spec.release import unsupported
-from redserve.spec.setting_fields import manifest_field
-from redserve.spec.workloads import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from redserve.cluster.facts import ClusterFacts
     from redserve.spec.placement import Role
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 
 OLDEST_MINOR: Final = 32
 """Kubernetes 1.x: older ones lack what pods are made with."""
-_FREE: Final = frozenset({"num-threads"})
-"""Flags without a field of their own that may be set all the same."""
 
 
 def check(service: RedService, facts: ClusterFacts) -> tuple[Refusal, ...]:
@@ -76,23 +72,7 @@ def _pool_refusals(service: RedService, pool: Role) -> Iterator[Refusal]:
                 f"{variable.name} is set in every pod, and settings are made from it; choose "
                 "another name",
             )
-    yield from _argument_refusals(pool, spec.extra_args)
-
-
-def _argument_refusals(pool: Role, arguments: Iterable[str]) -> Iterator[Refusal]:
-    """Flags that end a process at once, or that undo what makes a pod be found."""
-    known = [name.replace("_", "-") for name in SETTINGS[pool].model_fields]
-    for number, argument in enumerate(arguments):
-        if not argument.startswith("--"):
-            continue  # the value of the flag before it
-        flag = argument.partition("=")[0].removeprefix("--").removeprefix("no-")
-        if flag not in known:
-            why = f"the built-in {pool} has no flag --{flag}; {did_you_mean(flag, known)}"
-        elif flag not in _FREE and manifest_field(pool, flag) is None:
-            why = f"--{flag} is decided by where the pod is; remove it"
-        else:
-            continue
-        yield Refusal("InvalidArguments", f"spec.{pool}.extraArgs[{number}]", why)
+    yield from argument_refusals(pool, spec.extra_args)
 
 
 def _router_refusals(service: RedService) -> Iterator[Refusal]:

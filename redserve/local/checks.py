@@ -78,7 +78,7 @@ def _pool_refusals(name: str, pool: PoolSpec) -> Iterator[Refusal]:
     if pool.extra_args:
         yield Refusal(
             f"spec.{name}.extraArgs",
-            "the built-in engine takes no arguments; use the manifest's fields",
+            "flags override settings of pods, in a cluster only; use the manifest's fields",
         )
     for index, variable in enumerate(pool.env):
         if variable.value_from is not None:

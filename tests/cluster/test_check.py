@@ -81,13 +81,13 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         "choose another",
     ),
     (
-        {"llm": {"extraArgs": ["-v", "--kv-cache-dtype=fp8"]}},
+        {"llm": {"extraArgs": ["--block-size=32", "--kv-cache-dtype=fp8"]}},
         "InvalidArguments",
         "spec.llm.extraArgs[1]",
         "no flag --kv-cache-dtype",
     ),
     (
-        {"router": {"extraArgs": ["--no-url-fetch", "--grpc-port", "7"]}},
+        {"router": {"extraArgs": ["--no-url-fetch", "--grpc-port=7"]}},
         "InvalidArguments",
         "spec.router.extraArgs[1]",
         "--grpc-port is decided by",
@@ -231,6 +231,45 @@ def test_refused(spec: dict[str, Any], reason: str, field: str, mend: str) -> No
     assert [(one.reason, one.field) for one in refusals] == [(reason, field)]
     assert mend in refusals[0].message
     assert field_steps(field)
+
+
+@pytest.mark.parametrize(
+    ("pool", "words"),
+    [
+        ("llm", ["--block-size", "32", "--min-chunk=8"]),
+        ("llm", ["--overlap", "false"]),
+        ("encoder", ["--num-threads=2", "--lease-ttl-s", "-1"]),
+        ("router", ["--no-url-fetch", "--max-images", "3", "--url-allow-private"]),
+        ("router", ["--url-allowed-hosts", "a.b,c.d"]),
+    ],
+)
+def test_flags_of_settings_may_be_overridden(pool: str, words: list[str]) -> None:
+    assert check(service(**{pool: {"extraArgs": words}}), PLAIN) == ()
+
+
+@pytest.mark.parametrize(
+    ("pool", "words", "at", "mend"),
+    [
+        ("llm", ["-h"], [0], "write flags of the built-in llm"),
+        ("llm", ["--help"], [0], "remove it"),
+        ("llm", ["foo"], [0], "no flag's value"),
+        ("llm", ["--block-size=32", "x"], [1], "no flag's value"),
+        ("llm", ["--"], [0], "has no flag --"),
+        ("llm", ["--block-size"], [0], "--block-size=VALUE"),
+        ("llm", ["--block-size", "--min-chunk=3"], [1], "value of --block-size"),
+        ("llm", ["--no-overlap"], [0], "has no flag --no-overlap; did you mean overlap?"),
+        ("router", ["--url-fetch=true"], [0], "--no-url-fetch"),
+        ("router", ["--url-fetch", "true"], [1], "no flag's value"),
+        ("router", ["--grpc-port", "7"], [0, 1], "remove it"),
+    ],
+)
+def test_arguments_that_end_a_process(
+    pool: str, words: list[str], at: list[int], mend: str
+) -> None:
+    found = check(service(**{pool: {"extraArgs": words}}), PLAIN)
+    assert [one.field for one in found] == [f"spec.{pool}.extraArgs[{n}]" for n in at]
+    assert {one.reason for one in found} == {"InvalidArguments"}
+    assert mend in found[0].message
 
 
 def test_a_replaced_container_has_lost_everything() -> None:

@@ -15,7 +15,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"engine": {"name": "VLLM"}}, "spec.engine.name", "write Builtin"),
     ({"encoder": {"replicas": 0}}, "spec.encoder.replicas", "write at least 1"),
     ({"llm": {"scaling": {"minReplicas": 0, "maxReplicas": 1}}}, "spec.llm.replicas", "at least 1"),
-    ({"llm": {"extraArgs": ["--x"]}}, "spec.llm.extraArgs", "takes no arguments"),
+    ({"llm": {"extraArgs": ["--x"]}}, "spec.llm.extraArgs", "in a cluster only"),
     (
         {"llm": {"env": [{"name": "A"}, {"name": "B", "valueFrom": {"fieldRef": {}}}]}},
         "spec.llm.env[1].valueFrom",
