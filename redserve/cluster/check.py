@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from redserve.cluster.check_arguments import argument_refusals
@@ -63,6 +64,13 @@ def _pool_refusals(service: RedService, pool: Role) -> Iterator[Refusal]:
             f"spec.{pool}.scaling.mode",
             "this release does not scale by itself; write External, and point an HPA or KEDA at "
             f"the RedPool {service.name}-{pool}",
+        )
+    # Only what no registry could mean; the rest is the kubelet's to say.
+    if spec.image is not None and re.fullmatch(r"[^\s/][^\s]*", spec.image) is None:
+        yield Refusal(
+            "InvalidImage",
+            f"spec.{pool}.image",
+            f"{spec.image!r} is no image reference; write registry/name:tag",
         )
     for number, variable in enumerate(spec.env):
         if variable.name in RESERVED:

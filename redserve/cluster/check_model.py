@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 _REASON = "InvalidModelSource"
 _FIELD = "spec.model.uri"
+_NAME = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+"""Organisations and models of a hub."""
 
 
 def model_refusals(model: ModelSpec) -> Iterator[Refusal]:
     """What is wrong with a URI of a scheme that can be read."""
-    if model.scheme == "hf" and re.fullmatch(r"hf://[^/\s]+/[^/\s]+", model.uri) is None:
-        yield Refusal(_REASON, _FIELD, "is no hub name: write hf://organisation/name")
+    if model.scheme == "hf":
+        yield from _hub_refusals(model)
     if model.scheme == "file":
         yield from _path_refusals(unquote(model.uri.removeprefix("file://")), folder=True)
     if model.scheme == "pvc":
@@ -34,6 +36,23 @@ def model_refusals(model: ModelSpec) -> Iterator[Refusal]:
                 f"{claim!r} is no name of a PersistentVolumeClaim: write pvc://claim/folder",
             )
         yield from _path_refusals(path, folder=False)
+
+
+def _hub_refusals(model: ModelSpec) -> Iterator[Refusal]:
+    name = model.uri.removeprefix("hf://")
+    if "@" in name:
+        yield Refusal(
+            _REASON, _FIELD, "has a revision in it: write hf://organisation/name and model.revision"
+        )
+    elif re.fullmatch(rf"{_NAME}/{_NAME}", name) is None or ".." in name:
+        yield Refusal(_REASON, _FIELD, "is no hub name: write hf://organisation/name")
+    revision = model.revision or "main"
+    if re.fullmatch(r"[^\s\\~^:?*\[\x00-\x1f\x7f]+", revision) is None or ".." in revision:
+        yield Refusal(
+            _REASON,
+            "spec.model.revision",
+            f"{revision!r} is no commit, tag or branch; write one of them",
+        )
 
 
 def _path_refusals(path: str, *, folder: bool) -> Iterator[Refusal]:

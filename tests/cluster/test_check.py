@@ -33,6 +33,30 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"model": {"uri": "s3://a/b"}}, "ModelSourceUnsupported", "spec.model.uri", "pvc://claim"),
     ({"model": {"uri": "oci://a"}}, "ModelSourceUnsupported", "spec.model.uri", "oci:// cannot"),
     ({"model": {"uri": "hf://name"}}, "InvalidModelSource", "spec.model.uri", "organisation/name"),
+    *(
+        ({"model": {"uri": uri}}, "InvalidModelSource", "spec.model.uri", "hf://organisation/name")
+        for uri in (
+            "hf://../..",
+            "hf://a/b@rev",
+            "hf://a/..",
+            "hf://-a/b",
+            "hf://a/b/c",
+            "hf://a/ b",
+        )
+    ),
+    *(
+        (
+            {"model": {"uri": "hf://a/b", "revision": revision}},
+            "InvalidModelSource",
+            "spec.model.revision",
+            "no commit, tag or branch",
+        )
+        for revision in ("../x", "a b", "a:b", "a^")
+    ),
+    *(
+        ({"llm": {"image": image}}, "InvalidImage", "spec.llm.image", "registry/name:tag")
+        for image in ("a b", " a", "/a", "a\n")
+    ),
     ({"model": {"uri": "file:///"}}, "InvalidModelSource", "spec.model.uri", "file://folder"),
     ({"model": {"uri": "file://./"}}, "InvalidModelSource", "spec.model.uri", "file://folder"),
     ({"model": {"uri": "file://../a"}}, "InvalidModelSource", "spec.model.uri", "'..'"),
@@ -270,6 +294,12 @@ def test_arguments_that_end_a_process(
     assert [one.field for one in found] == [f"spec.{pool}.extraArgs[{n}]" for n in at]
     assert {one.reason for one in found} == {"InvalidArguments"}
     assert mend in found[0].message
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/3", "feature/a-b", "0cfaf48"])
+def test_revisions_of_a_hub(revision: str) -> None:
+    model = {"uri": "hf://Qwen/Qwen2.5-VL-7B-Instruct", "revision": revision}
+    assert check(service(model=model), PLAIN) == ()
 
 
 def test_a_replaced_container_has_lost_everything() -> None:
