@@ -28,6 +28,8 @@ log = get_logger()
 
 GRACE_S = 30.0
 """How long a watch may take to tell of something that is listed."""
+RELIST_S = 2.0
+"""How long the start waits for what is listed before it asks whether it is still there."""
 _POLL_S = 0.05
 
 
@@ -64,10 +66,17 @@ class Audit:
     async def synced(self) -> None:
         """Return once the cache knows everything that is listed; raises `KubeError`."""
         for kind in self._kinds:
-            listed = await self._list(kind)
-            while missing := self._missing(kind, listed):
-                await asyncio.sleep(_POLL_S)
-                listed = missing
+            missing = self._missing(kind, await self._list(kind))
+            while missing:
+                try:
+                    async with asyncio.timeout(RELIST_S):
+                        while missing:
+                            await asyncio.sleep(_POLL_S)
+                            missing = self._missing(kind, missing)
+                except TimeoutError:
+                    # What was deleted before the watch began will never be told of.
+                    listed = await self._list(kind)
+                    missing = self._missing(kind, [one for one in listed if one in missing])
 
     async def once(self, grace_s: float = GRACE_S) -> None:
         """Look through everything once; raises `KubeError`."""

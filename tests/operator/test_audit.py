@@ -45,6 +45,17 @@ async def test_the_cache_is_complete_once_everything_listed_has_been_told(room: 
     await asyncio.wait_for(syncing, 5.0)
 
 
+async def test_what_was_deleted_before_the_watch_began_is_not_waited_for(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redserve_operator.audit.RELIST_S", 0.1)
+    room.kube.put(child("Deployment", "d"))
+    syncing = asyncio.create_task(room.audit.synced())
+    await asyncio.sleep(0.02)
+    room.kube.objects.clear()
+    await asyncio.wait_for(syncing, 5.0)
+
+
 async def test_what_vanished_unseen_is_dropped_and_looked_at(room: Room) -> None:
     room.store.put("RedService", room.kube.put(service()))
     room.store.put("Deployment", room.kube.put(child("Deployment", "d")))
