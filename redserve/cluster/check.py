@@ -48,7 +48,7 @@ def _refusals(service: RedService, facts: ClusterFacts) -> Iterator[Refusal]:
     yield from model_refusals(service.spec.model)
     for pool in POOLS:
         yield from _pool_refusals(service, pool)
-        template = tuple(pod_template_refusals(service, pool))
+        template = tuple(pod_template_refusals(service, pool, facts))
         yield from template
         if not template:  # what cannot be merged cannot be counted
             yield from resource_refusals(service, pool, facts)

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from redserve.cluster import labels
 from redserve.cluster.check_container import REASON, container_refusals, items
+from redserve.cluster.check_names import name_refusals
 from redserve.cluster.facts import Context, Images, Refusal
 from redserve.cluster.names import MAIN_CONTAINER
+from redserve.cluster.pod_fields import MINOR
 from redserve.cluster.pod_template import merged_template
 from redserve.cluster.scope import Scope
 from redserve.errors import ConfigError
-from redserve.spec.problems import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from redserve.cluster.facts import ClusterFacts
     from redserve.spec.placement import Role
     from redserve.spec.service import RedService
 
-_KNOWN: Final = ("metadata", "spec")
 
-
-def pod_template_refusals(service: RedService, pool: Role) -> Iterator[Refusal]:
+def pod_template_refusals(
+    service: RedService, pool: Role, facts: ClusterFacts
+) -> Iterator[Refusal]:
     """What is wrong with the `podTemplate` of a pool, as far as Kubernetes does not see it."""
     field = f"spec.{pool}.podTemplate"
     # Nothing that is looked at here depends on where the service is or which images it has.
     scope = Scope(service, Context("default", Images("router", "encoder", "llm")))
     patch = scope.pool(pool).pod_template or {}
-    for name in patch:
-        if name not in _KNOWN:
-            hint = did_you_mean(name, _KNOWN)
-            yield Refusal(REASON, f"{field}.{name}", f"unknown field; {hint}")
-            return
+    # A cluster that is newer than the table knows more; its dry run tells.
+    unknown = tuple(name_refusals(patch, field)) if facts.minor <= MINOR else ()
+    if unknown:
+        yield from unknown
+        return
     try:
         merged = merged_template(scope, pool)
     except ConfigError as error:
