@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.kubernetes.waiting import eventually
@@ -11,7 +12,6 @@ from tools.kubernetes.kubelet.images import Image, Images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tools.kubernetes.control_plane import ControlPlane
 
@@ -21,10 +21,12 @@ Pod = dict[str, Any]
 
 def images(folder: Path) -> Images:
     """Python alone; `folder` is /models in its containers."""
+    # Also where this environment lies in a folder that containers do not see, such as /tmp.
+    here = {path: Path(path) for path in (sys.prefix, sys.base_prefix)}
     python = Image(
         entrypoint=(sys.executable, "-c", "print('the entrypoint')"),
         environment={"FROM_IMAGE": "yes", "PYTHONUNBUFFERED": "1"},
-        paths={"/models": folder},
+        paths={**here, "/models": folder},
         working_dir="/usr",
     )
     return Images({"python": python})

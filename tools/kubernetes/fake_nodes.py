@@ -59,6 +59,7 @@ class FakeNodes:
         self._changed = asyncio.Event()
         self._addresses = itertools.count(2)
         self._slots = asyncio.Semaphore(_PARALLEL_CALLS)
+        self._nodes: set[str] = set()
 
     def look_again(self) -> None:
         """Pods that were not allowed to be ready ask again."""
@@ -68,6 +69,11 @@ class FakeNodes:
     async def make_nodes(self, count: int, gpus: int = 8, prefix: str = "fake") -> None:
         """Register nodes `prefix-0`, ... that the scheduler may use."""
         await asyncio.gather(*(self._make_node(f"{prefix}-{n}", gpus) for n in range(count)))
+
+    async def remove_nodes(self) -> None:
+        """Take all nodes away that were made here."""
+        await asyncio.gather(*(self._remove_node(name) for name in sorted(self._nodes)))
+        self._nodes.clear()
 
     async def set_gpus(self, node: str, gpus: int) -> None:
         """Change what a node offers."""
@@ -137,7 +143,13 @@ class FakeNodes:
                     content_type=STRATEGIC_PATCH,
                 )
 
+    async def _remove_node(self, name: str) -> None:
+        async with self._slots:
+            with suppress(ApiError):  # somebody else took it away
+                await self._api.call("DELETE", f"/api/v1/nodes/{name}")
+
     async def _make_node(self, name: str, gpus: int) -> None:
+        self._nodes.add(name)
         labels = {LABEL: "true", "kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
         async with self._slots:
             with suppress(ApiError):  # it is there already
@@ -161,7 +173,7 @@ class FakeNodes:
 async def running(
     api: Api, behaviour: Behaviour | None = None, *, nodes: int = 1, gpus: int = 8
 ) -> AsyncIterator[FakeNodes]:
-    """Fake nodes that live as long as the context."""
+    """Fake nodes that live as long as the context: a scheduler must not find them afterwards."""
     made = FakeNodes(api, behaviour or Behaviour())
     await made.make_nodes(nodes, gpus)
     task = asyncio.create_task(made.run())
@@ -170,6 +182,7 @@ async def running(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await made.remove_nodes()
 
 
 def _path(pod: JsonObject) -> str:
