@@ -84,11 +84,18 @@ RED_SERVICE: Final = Kind(
     status=RedServiceStatus,
     columns=(
         Column("Model", ".spec.model.uri", "The checkpoint.", wide=True),
-        Column("Ready", f"{_CONDITION}.status", "Whether it serves."),
+        Column("Ready", f"{_CONDITION}.status", "Whether requests are answered."),
         Column("Reason", f"{_CONDITION}.reason", "Why it does or does not."),
-        Column("Encoders", _POOL.format("encoder"), "Encoders: ready/wanted."),
-        Column("LLMs", _POOL.format("llm"), "LLM engines: ready/wanted."),
-        Column("Routers", _POOL.format("router"), "Routers: ready/wanted.", wide=True),
+        Column(
+            "Encoders", _POOL.format("encoder"), "Encoders of the newest revision: ready/wanted."
+        ),
+        Column("LLMs", _POOL.format("llm"), "LLM engines of the newest revision: ready/wanted."),
+        Column(
+            "Routers",
+            _POOL.format("router"),
+            "Routers of the newest revision: ready/wanted.",
+            wide=True,
+        ),
         Column("Endpoint", ".status.endpoints.grpc", "Where gRPC clients connect.", wide=True),
         _AGE,
     ),

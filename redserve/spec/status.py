@@ -32,8 +32,9 @@ CONDITIONS: Final[Mapping[str, str]] = MappingProxyType(
         "LLMReady": "as many LLM engines of the newest revision serve as are wanted",
         "RouterReady": "as many routers of the newest revision serve as are wanted",
         "TransportReady": "encoders and engines have a data path between them",
-        "Ready": "requests are answered by the newest revision",
-        "Progressing": "something is being started, replaced or stopped",
+        "Ready": "requests are answered: by the newest revision, or by the one before while it starts",
+        "Progressing": "something is being started, replaced or stopped; False with the reason RolloutComplete "
+        "when the newest revision serves alone",
         "Degraded": "something that served before does not, or will not without help",
     }
 )
@@ -77,11 +78,13 @@ class PoolStatus(Spec):
         default=None, description="Replicas that exist, of every revision."
     )
     ready: Count | None = Field(
-        default=None, description="Replicas of the newest revision that serve."
+        default=None, description="Replicas of the newest revision that are ready."
     )
     updated: Count | None = Field(default=None, description="Replicas of the newest revision.")
     ready_text: str | None = Field(
-        default=None, max_length=32, description="ready and desired for people, such as 2/3."
+        default=None,
+        max_length=32,
+        description="ready (of the newest revision) and desired for people: 2/3.",
     )
     message: Text | None = Field(default=None, description="What keeps replicas from serving.")
 
@@ -120,7 +123,7 @@ class RedServiceStatus(Spec):
         default=(), max_length=3, description="The state, by pool.", json_schema_extra=BY_NAME
     )
     current_revision: str | None = Field(
-        default=None, max_length=64, description="Revision that serves."
+        default=None, max_length=64, description="Revision that was fully rolled out last."
     )
     update_revision: str | None = Field(
         default=None,

@@ -37,6 +37,7 @@ class Scene:
         is_rolling: Whether the newest revision was not yet fully rolled out once.
         is_old_left: Whether replicas of older revisions are left that do not drain.
         is_stopped: Whether `reconcile` is Stopped.
+        answers: Revision that answers requests, if any does with as many replicas as are promised.
         moved: When something moved last, as far as objects and pods tell.
         patience: Longest time without movement.
     """
@@ -48,6 +49,7 @@ class Scene:
     is_rolling: bool
     is_old_left: bool
     is_stopped: bool = False
+    answers: str | None = None
     moved: datetime | None = None
     patience: timedelta = PROGRESS_DEADLINE
 
@@ -108,6 +110,19 @@ def _transport(scene: Scene) -> Verdict:
 def _ready(scene: Scene, made: Verdicts) -> Verdict:
     if scene.is_stopped:
         return reasons.STOPPED.says("reconcile is Stopped")
+    newest_is = _newest_ready(scene, made)
+    if newest_is.status == "True" or scene.answers is None:
+        return newest_is
+    if scene.answers != scene.update:
+        waits = "starts" if scene.may_start else "waits for the checkpoint"
+        return reasons.UPDATING.says(
+            f"the revision before serves while {scene.update} {waits}", "True"
+        )
+    return reasons.MINIMUM_READY.says(f"requests are answered; {newest_is.message}")
+
+
+def _newest_ready(scene: Scene, made: Verdicts) -> Verdict:
+    """Whether the newest revision alone is what is wanted."""
     if not scene.may_start:
         return reasons.MODEL_NOT_CACHED.says(scene.model.message)
     for view in scene.pools:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from redserve.cluster.names import POOLS
 from redserve_operator.decide import reasons
+from redserve_operator.decide.answering import who_answers
 from redserve_operator.decide.census import take_census
 from redserve_operator.decide.conditions import Scene, Verdicts, judge, store
 from redserve_operator.decide.events import conditions_by_type, edges
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from redserve.cluster.facts import Manifest
+    from redserve.spec.placement import Role
     from redserve_operator.decide.observed import Observed
 
 _KEPT = ("currentRevision", "updateRevision", "endpoints", "model")
@@ -86,6 +88,12 @@ def _scene(
     sizes = {pool["name"]: int(pool.get("desired", 0)) for pool in before.get("pools") or ()}
     has_started = any(update in census.workloads[pool] for pool in POOLS)
     model = stored.get("ModelCached")
+    floors = {
+        pool: _floor(stored, pool, sizes.get(pool, 0))
+        for pool in POOLS
+        if sizes.get(pool, 0) or pool != "encoder"
+    }
+    serves = all(sizes.get(pool, 0) for pool in floors)
     return Scene(
         pools=tuple(
             view_pool(
@@ -94,6 +102,7 @@ def _scene(
                 _least(stored.get(POOL_CONDITIONS[pool]), sizes.get(pool, 0)),
                 update,
                 census,
+                needed=floors,
                 drains=drains,
             )
             for pool in POOLS
@@ -104,6 +113,9 @@ def _scene(
         is_rolling=before.get("currentRevision") != update,
         is_old_left=is_old_left(census.tallies, update),
         is_stopped=stored.get("Ready", {}).get("reason") == reasons.STOPPED.name,
+        answers=who_answers(census, floors, update, is_first=not before.get("currentRevision"))
+        if serves
+        else None,
     )
 
 
@@ -115,6 +127,15 @@ def is_old_left(tallies: Mapping[Any, Mapping[str, Any]], update: str) -> bool:
         for revision, tally in pool.items()
         if revision != update
     )
+
+
+def _floor(stored: Mapping[str, Manifest], pool: Role, desired: int) -> int:
+    """As `_least`; that a part of a pool was enough to answer is remembered by Ready's reason."""
+    ready = stored.get("Ready", {})
+    partly = (reasons.UPDATING.name, reasons.MINIMUM_READY.name)
+    if ready.get("status") == "True" and ready.get("reason") in partly:
+        return 1
+    return _least(stored.get(POOL_CONDITIONS[pool]), desired)
 
 
 def _least(condition: Manifest | None, desired: int) -> int:

@@ -42,6 +42,17 @@ def goal(desired: int, max_surge: str, max_unavailable: str, *, is_required: boo
     return Goal(desired, surge or (0 if unavailable else 1), unavailable, is_required)
 
 
+def promised(size: int, least: int, max_unavailable: str) -> int:
+    """Replicas that must be ready for requests to be answered as promised; at least 1.
+
+    Args:
+        size: Replicas that are wanted.
+        least: Replicas that are enough when the pool is being scaled.
+        max_unavailable: Of the manifest.
+    """
+    return max(1, min(least, size - _share(max_unavailable, size, up=False)))
+
+
 def _share(text: str, whole: int, *, up: bool) -> int:
     if not text.endswith("%"):
         return int(text)

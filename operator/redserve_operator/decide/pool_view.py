@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from redserve_operator.decide import reasons
+from redserve_operator.decide.answering import has_path
 from redserve_operator.decide.upkeep import condition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from redserve.cluster.facts import Manifest
     from redserve.spec.placement import Role
@@ -55,7 +56,7 @@ class PoolView:
         least: Replicas of the newest revision that must be ready for the pool to be ready.
         tally: Counts of the newest revision.
         present: Replicas of every revision that are not draining.
-        old_ready: Ready replicas of older revisions.
+        is_covered: Whether one older revision serves, in every pool that takes.
         trouble: The worst of the newest revision.
         old_trouble: The worst of older revisions.
     """
@@ -65,7 +66,7 @@ class PoolView:
     least: int
     tally: Tally
     present: int
-    old_ready: int
+    is_covered: bool
     trouble: Trouble | None
     old_trouble: Trouble | None
 
@@ -95,13 +96,20 @@ class PoolView:
             return reasons.MINIMUM_READY.says(f"{self.counts}, at least {self.least} are needed")
         if self.trouble is not None:
             return self.trouble.reason.says(f"{self.counts}: {self.trouble.message}", "False")
-        if self.old_ready:
+        if self.is_covered:
             return reasons.UPDATING.says(f"{self.counts}; the revision before serves meanwhile")
         return reasons.PODS_NOT_READY.says(self.counts)
 
 
 def view_pool(
-    pool: Role, desired: int, least: int, update: str, census: Census, *, drains: bool
+    pool: Role,
+    desired: int,
+    least: int,
+    update: str,
+    census: Census,
+    *,
+    needed: Collection[Role],
+    drains: bool,
 ) -> PoolView:
     """Look at a pool.
 
@@ -111,6 +119,7 @@ def view_pool(
         least: Replicas that must be ready.
         update: The newest revision.
         census: What there is.
+        needed: Pools that a revision takes to serve.
         drains: Whether any pod of the service drains: it may be about to make room.
     """
     others = [one for one in census.tallies.get(pool, {}) if one != update]
@@ -122,7 +131,9 @@ def view_pool(
         least=least,
         tally=census.tally(pool, update),
         present=census.num_present(pool),
-        old_ready=sum(census.tally(pool, one).ready for one in others),
+        is_covered=any(
+            has_path(census, one, needed) for one in census.revisions() if one != update
+        ),
         trouble=_worst(census.pods_of(pool, update), drains=drains) or _refused(workload),
         old_trouble=_worst(old_pods, drains=drains),
     )

@@ -143,7 +143,8 @@ MINIMUM_READY: Final = Reason(
     "MinimumReady",
     "True",
     _SERVING,
-    "At least minReplicas pods are ready; more are wanted by whoever scales the pool.",
+    "At least minReplicas pods are ready; more are wanted by whoever scales the pool. For Ready "
+    "also: as many as maxUnavailable asks for.",
 )
 PODS_NOT_READY: Final = Reason(
     "PodsNotReady",
@@ -191,7 +192,7 @@ UPDATING: Final = Reason(
     "Updating",
     "False",
     _SERVING,
-    "The newest revision is not ready yet; the one before it serves meanwhile.",
+    "The newest revision is not ready yet; the one before it serves meanwhile. Ready is True then.",
 )
 SCALED_TO_ZERO: Final = Reason(
     "ScaledToZero",

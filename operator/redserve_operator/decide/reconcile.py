@@ -19,11 +19,12 @@ from redserve_operator.decide.accept import (
     judge_probe,
     probe_pods,
 )
+from redserve_operator.decide.answering import who_answers
 from redserve_operator.decide.census import take_census
 from redserve_operator.decide.conditions import PROGRESS_DEADLINE, Scene, deadline, judge, store
 from redserve_operator.decide.events import conditions_by_type, edges
 from redserve_operator.decide.frozen import is_old_left, paused, refused
-from redserve_operator.decide.goals import goal
+from redserve_operator.decide.goals import goal, promised
 from redserve_operator.decide.loading import look_at_model
 from redserve_operator.decide.objects import is_going, newest, time_of, uid_of
 from redserve_operator.decide.plan import Plan
@@ -208,6 +209,12 @@ class _Round:
     ) -> Scene:
         is_rolling = before.get("currentRevision", "") != self._update
         drains = any(pod.terminating for pod in self.observed.pods)
+        floors = {
+            pool: promised(size.wanted, size.least, self._max_unavailable(pool))
+            for pool, size in sizes.items()
+            if size.wanted or pool != "encoder"  # texts need no encoder
+        }
+        serves = all(sizes[pool].wanted for pool in floors)
         views = tuple(
             view_pool(
                 pool,
@@ -216,6 +223,7 @@ class _Round:
                 sizes[pool].wanted if is_rolling else sizes[pool].least,
                 self._update,
                 census,
+                needed=floors,
                 drains=drains,
             )
             for pool in POOLS
@@ -228,9 +236,17 @@ class _Round:
             is_rolling=is_rolling,
             is_old_left=is_old_left(census.tallies, self._update),
             is_stopped=self._is_stopped,
+            answers=who_answers(
+                census, floors, self._update, is_first=not before.get("currentRevision")
+            )
+            if serves
+            else None,
             moved=self._moved(census),
             patience=PROGRESS_DEADLINE + self._longest_drain,
         )
+
+    def _max_unavailable(self, pool: Role) -> str:
+        return pool_spec(self.service, pool).rollout.max_unavailable
 
     @property
     def _longest_drain(self) -> timedelta:

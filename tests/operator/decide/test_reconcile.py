@@ -194,7 +194,72 @@ def test_the_old_revision_follows_its_size_while_a_checkpoint_is_loaded():
     world.step()
     old = world.resource["status"]["currentRevision"]
     assert world.workload("encoder", old)["spec"]["replicas"] == 3
-    assert world.conditions()["Ready"] == ("False", "ModelNotCached")
+    assert world.conditions()["Ready"] == ("True", "Updating")
+    assert ready_message(world).endswith("waits for the checkpoint")
+
+
+def ready_message(world: World) -> str:
+    return next(
+        str(one["message"])
+        for one in world.resource["status"]["conditions"]
+        if one["type"] == "Ready"
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("least", ["0", "1"])
+def test_a_healthy_rollout_is_ready_all_the_time(seed, least):
+    rollout = {"maxSurge": "1", "maxUnavailable": least}
+    pools = {pool: {"replicas": 2, "rollout": rollout} for pool in ("encoder", "llm", "router")}
+    world = running(**pools)
+    world.edit(llm={**pools["llm"], "image": "llm:2"})
+    rng = random.Random(seed)
+    moved = True
+    while moved:
+        world.now += timedelta(seconds=1)
+        moved = world.step()
+        assert world.conditions()["Ready"][0] == "True"
+        moved |= rng.choice((world.workload_acts, world.pod_starts, world.pod_leaves))(rng)
+        if not moved:
+            moved = any(
+                act(rng) for act in (world.workload_acts, world.pod_starts, world.pod_leaves)
+            )
+    assert world.conditions()["Ready"] == ("True", "AllReady")
+
+
+def test_a_broken_new_revision_does_not_hide_the_one_that_serves():
+    world = SCENES["rollout_is_stuck"]()
+    world.step()
+    status = world.resource["status"]
+    assert world.conditions()["Ready"] == ("True", "Updating")
+    assert world.conditions()["EncoderReady"][0] == "False"
+    assert ready_message(world) == (
+        f"the revision before serves while {status['updateRevision']} starts"
+    )
+    assert status["currentRevision"] != status["updateRevision"]
+    world.pods = [pod for pod in world.pods if pod.pool != "router"]
+    world.step()
+    assert world.conditions()["Ready"][0] == "False"
+    assert world.conditions()["RouterReady"] == ("False", "PodsNotReady")
+
+
+def test_the_revision_before_is_said_to_serve_only_when_it_does_in_every_pool():
+    world = SCENES["image_is_changed"]()
+    world.step()
+    assert world.conditions()["LLMReady"] == ("False", "Updating")
+    world.pods = [pod for pod in world.pods if pod.pool != "router"]
+    world.step()
+    assert world.conditions()["LLMReady"] == ("False", "PodsNotReady")
+    assert "serves meanwhile" not in str(world.resource["status"])
+
+
+def test_a_pause_in_the_middle_of_a_rollout_leaves_it_ready():
+    world = SCENES["new_revision_is_ready"]()
+    world.step()
+    before = world.conditions()["Ready"]
+    world.edit(reconcile="Paused")
+    world.step()
+    assert world.conditions()["Ready"] == before
 
 
 def test_a_rollout_that_does_not_move_is_stuck_until_something_moves():
@@ -280,7 +345,6 @@ def test_events_tell_a_whole_life():
         "RolloutComplete",
         "Ready",
         "RolloutStarted",
-        "Ready",
         "RolloutComplete",
         "EncoderPoolScaled",
         "Stopped",
