@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from redserve.cluster import labels
 from redserve.telemetry.log import get_logger
-from redserve_operator.decide.observed import ObjectKey
+from redserve_operator.decide.objects import is_made_for, key_of
 from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete
 from redserve_operator.kube.errors import (
     Conflict,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from redserve.cluster.facts import Manifest
     from redserve.telemetry.metrics import OperatorMetrics
+    from redserve_operator.decide.observed import ObjectKey
     from redserve_operator.decide.plan import Action, Event
     from redserve_operator.keys import ServiceKey
     from redserve_operator.kube.client import KubeClient
@@ -34,6 +35,10 @@ log = get_logger()
 
 _LONGEST_NOTE = 1024
 """What the API server takes as the text of an Event."""
+
+
+class _NameTaken(KubeError):
+    """An object that somebody else made has the name of one that is wanted."""
 
 
 class Hands:
@@ -65,21 +70,27 @@ class Hands:
         """Do it.
 
         Returns:
-            Which object it was about, and why the API server refused it; None when it did not.
+            Which object it was about, and why it was refused: in the API server's words, or because
+            somebody else has an object of this name; None when it was done.
 
         Raises:
             KubeError: It was neither done nor refused.
         """
         self._check_lease()
         if isinstance(action, Delete):
-            await self._delete(service, action)
+            try:
+                await self._delete(service, action)
+            except NamespaceEnds:
+                raise
+            except (Invalid, Forbidden) as error:
+                return action.key, error.message
             return action.key, None
-        key = ObjectKey(action.manifest["kind"], action.manifest["metadata"]["name"])
+        key = key_of(action.manifest)
         try:
-            await self._write(action)
+            await self._write(service, action)
         except NamespaceEnds:
             raise
-        except (Invalid, Forbidden) as error:
+        except (Invalid, Forbidden, _NameTaken) as error:
             self._metrics.applies.labels(key.kind, "refused").inc()
             return key, error.message
         self._metrics.applies.labels(key.kind, action.why).inc()
@@ -159,8 +170,10 @@ class Hands:
         if not self._may_write():
             raise KubeError("the Lease is not ours any more: nothing is written")
 
-    async def _write(self, action: Apply | ApplyStatus | Create) -> None:
+    async def _write(self, service: ServiceKey, action: Apply | ApplyStatus | Create) -> None:
         manifest = action.manifest
+        if action.why == "created":
+            await self._check_name(service, manifest)
         match action:
             case Apply():
                 answer = await self._client.apply(manifest, action.manager)
@@ -177,6 +190,23 @@ class Hands:
                     kind = kind_of(manifest["kind"])
                     answer = await self._client.get(kind, metadata["namespace"], metadata["name"])
         self._store.put(manifest["kind"], answer)
+
+    async def _check_name(self, service: ServiceKey, manifest: Manifest) -> None:
+        """Look whether somebody else has an object of this name; raises `_NameTaken`.
+
+        The cache cannot tell: it holds what carries our label. A forced apply would take the object
+        over, and the garbage collector would delete it with the RedService.
+        """
+        kind = kind_of(manifest["kind"])
+        try:
+            have = await self._client.get(kind, service.namespace, manifest["metadata"]["name"])
+        except NotFound:
+            return
+        if not is_made_for(have, service.name):
+            raise _NameTaken(
+                "exists and was not made for this RedService: rename the service, "
+                "or remove the object"
+            )
 
     async def _delete(self, service: ServiceKey, action: Delete) -> None:
         key = action.key

@@ -12,6 +12,7 @@ from redserve.cluster import labels
 from redserve.telemetry.log import get_logger
 from redserve_operator.decide.observed import Probed
 from redserve_operator.decide.plan import ApplyStatus, Delete
+from redserve_operator.decide.refusals import waits_for
 from redserve_operator.kube.errors import NamespaceEnds
 
 if TYPE_CHECKING:
@@ -104,17 +105,13 @@ class Worker:
 
     async def _carry_out(self, service: ServiceKey, plan: Plan) -> Outcome:
         started = time.monotonic()
-        refusal = await self._act(service, plan.actions)
-        if refusal is not None:
-            key, message = refusal
-            log.warning(
-                "object refused", service=str(service), kind=key.kind, name=key.name, why=message
-            )
+        refused, is_moving = await self._act(service, plan.actions)
+        if refused:
             told = self._decide_again(service)
             if told is None:
                 return Outcome("gone")
             await self._tell(service, told)
-            return Outcome("refused", REFUSED_AGAIN_S)
+            return Outcome("refused", self._debounce_s if is_moving else REFUSED_AGAIN_S)
         wrote_status = await self._tell(service, plan)
         # Spread, so that services that came up together are not looked at together for ever.
         resync = self._resync_s * (0.9 + 0.1 * random.random())
@@ -135,17 +132,27 @@ class Worker:
 
     async def _act(
         self, service: ServiceKey, actions: Sequence[Action]
-    ) -> tuple[ObjectKey, str] | None:
-        rejected = self._rejected.get(service, {})
+    ) -> tuple[dict[ObjectKey, str], bool]:
+        """Do what can be done; returns what was refused, and whether anything was done."""
+        refused: dict[ObjectKey, str] = {}
+        is_moving = False
         for action in actions:
+            if waits_for(action, refused):
+                continue
             key, message = await self._hands.carry_out(service, action)
-            if message is not None:
-                self._rejected.setdefault(service, {})[key] = message
-                return key, message
-            rejected.pop(key, None)
-        # Everything that is wanted has been accepted, or is not wanted any more.
+            if message is None:
+                is_moving = True
+                continue
+            log.warning(
+                "object refused", service=str(service), kind=key.kind, name=key.name, why=message
+            )
+            refused[key] = message
+            self._rejected.setdefault(service, {})[key] = message
+        # Everything else that is wanted has been accepted, or is not wanted any more.
         self._rejected.pop(service, None)
-        return None
+        if refused:
+            self._rejected[service] = refused
+        return refused, is_moving
 
     async def _tell(self, service: ServiceKey, plan: Plan) -> bool:
         resource = self._store.resource(service)

@@ -85,8 +85,8 @@ async def test_a_plan_is_carried_out_in_order_and_seen_at_once(desk: Desk) -> No
     )
     assert outcome == Outcome("acted", 0.3)
     assert [(verb, kind) for verb, kind, _ in desk.kube.calls] == [
-        ("apply", "ConfigMap"), ("apply", "Deployment"), ("apply_status", "RedService"),
-        ("create", "Event"),
+        ("get", "ConfigMap"), ("apply", "ConfigMap"), ("get", "Deployment"),
+        ("apply", "Deployment"), ("apply_status", "RedService"), ("create", "Event"),
     ]  # fmt: skip
     await desk.look(Plan())
     seen = desk.seen[0]
@@ -110,7 +110,8 @@ async def test_the_first_failure_ends_the_round(desk: Desk) -> None:
     )
     with pytest.raises(Retryable):
         await desk.look(plan)
-    assert [kind for _, kind, _ in desk.kube.calls] == ["ConfigMap", "Deployment"]
+    writes = [kind for verb, kind, _ in desk.kube.calls if verb == "apply"]
+    assert writes == ["ConfigMap", "Deployment"]
     await desk.look(Plan())
     assert set(desk.seen[0].children) == {ObjectKey("ConfigMap", "c")}
 
@@ -124,7 +125,7 @@ async def test_the_first_failure_ends_the_round(desk: Desk) -> None:
 )
 async def test_a_refused_object_is_told_and_tried_again_later(desk: Desk, error: KubeError) -> None:
     desk.kube.refuse["apply", "Service"] = error
-    refused = Plan(actions=(apply("Service", "s"), apply("Deployment", "d")), status={"n": 0})
+    refused = Plan(actions=(apply("Service", "s"),), status={"n": 0})
     told = Plan(
         actions=refused.actions, status={"n": 1}, events=(Event("Warning", "Refused", "why"),)
     )
@@ -133,7 +134,6 @@ async def test_a_refused_object_is_told_and_tried_again_later(desk: Desk, error:
     assert outcome.again_after_s == 30.0
     assert dict(desk.seen[1].rejected) == {ObjectKey("Service", "s"): error.message}
     assert desk.kube.stored("RedService", "demo")["status"] == {"n": 1}
-    assert ("apply", "Deployment", "d") not in desk.kube.calls
     assert [event["reason"] for event in desk.events()] == ["Refused"]
     assert desk.count("applies", kind="Service", why="refused") == 1.0
     # It is known until a write of it succeeds, or it is not wanted any more.
@@ -144,8 +144,70 @@ async def test_a_refused_object_is_told_and_tried_again_later(desk: Desk, error:
     assert not desk.seen[0].rejected
 
 
+async def test_a_refused_object_holds_up_only_what_needs_it(desk: Desk) -> None:
+    desk.kube.refuse["apply", "ServiceAccount"] = Forbidden("denied by policy", status=403)
+    desk.kube.refuse["delete", "Job"] = Forbidden("denied as well", status=403)
+    new, waiting = apply("Deployment", "new"), apply("Deployment", "waiting")
+    there = apply("Deployment", "there", why="scaled")
+    for one, account in ((new, "other"), (waiting, "refused"), (there, "refused")):
+        pod = {"serviceAccountName": account, "containers": [{"name": "main"}]}
+        one.manifest["spec"] = {"template": {"spec": pod}}
+    actions = (
+        apply("ServiceAccount", "refused"), Delete(ObjectKey("Job", "j"), "u", "replaced"),
+        new, waiting, there, Delete(ObjectKey("Service", "old"), "u", "not wanted"),
+    )  # fmt: skip
+    outcome = await desk.look(Plan(actions=actions), Plan(status={"n": 1}))
+    # What was done may be all that a next step waits for.
+    assert outcome == Outcome("refused", 0.3)
+    assert dict(desk.seen[1].rejected) == {
+        ObjectKey("ServiceAccount", "refused"): "denied by policy",
+        ObjectKey("Job", "j"): "denied as well",
+    }
+    written = [name for verb, kind, name in desk.kube.calls if verb == "apply" and kind != "Event"]
+    assert written == ["refused", "new", "there"]
+    assert ("delete", "Service", "old") in desk.kube.calls
+    assert desk.kube.stored("RedService", "demo")["status"] == {"n": 1}
+    # Whatever is not refused in the next round is not told any more.
+    desk.kube.refuse.clear()
+    await desk.look(Plan(actions=(waiting,)))
+    await desk.look(Plan())
+    assert not desk.seen[0].rejected
+
+
+@pytest.mark.parametrize("action", [Apply, Create])
+@pytest.mark.parametrize(
+    "owners",
+    [
+        (),
+        ({"kind": "RedService", "name": "other", "controller": True},),
+        ({"kind": "StatefulSet", "name": "demo", "controller": True},),
+    ],
+)
+async def test_what_somebody_else_made_is_left_alone(
+    desk: Desk, action: type[Apply | Create], owners: tuple[dict[str, Any], ...]
+) -> None:
+    theirs = child("RedPool", "p", spec={"replicas": 7})
+    theirs["metadata"] |= {"labels": {}, "ownerReferences": list(owners)}
+    before = desk.kube.put(theirs)
+    manifest = child("RedPool", "p", spec={"replicas": 1})
+    outcome = await desk.look(Plan(actions=(action(manifest, "redserve-operator", "created"),)))
+    assert outcome == Outcome("refused", 30.0)
+    (message,) = desk.seen[1].rejected.values()
+    assert message.startswith("exists and was not made for this RedService")
+    assert desk.kube.stored("RedPool", "p") == before
+
+
+async def test_what_lost_label_and_owner_is_still_ours(desk: Desk) -> None:
+    mine = child("Service", "s")
+    mine["metadata"] |= {"labels": {}, "managedFields": [{"manager": "redserve-operator"}]}
+    desk.kube.put(mine)
+    assert (await desk.look(Plan(actions=(apply("Service", "s"),)))).result == "acted"
+
+
 async def test_seeds_leave_what_exists_alone_but_learn_it(desk: Desk) -> None:
-    desk.kube.put(child("RedPool", "p", spec={"replicas": 7}))
+    mine = child("RedPool", "p", spec={"replicas": 7})
+    mine["metadata"]["ownerReferences"] = [{"kind": "RedService", "name": "demo"}]
+    desk.kube.put(mine)
     seed = child("RedPool", "p", spec={"replicas": 1})
     await desk.look(Plan(actions=(Create(seed, "redserve-seed", "seeded"),)))
     assert desk.kube.stored("RedPool", "p")["spec"] == {"replicas": 7}
@@ -218,7 +280,7 @@ async def test_a_namespace_that_ends_is_left_alone(desk: Desk) -> None:
     plan = Plan(actions=(apply("Service", "s"), apply("Deployment", "d")), status={"a": 1})
     assert await desk.look(plan) == Outcome("unchanged", 30.0)
     assert await desk.look(probe_plan(), plan) == Outcome("unchanged", 30.0)
-    assert [verb for verb, *_ in desk.kube.calls] == ["apply", "dry_run"]
+    assert [verb for verb, *_ in desk.kube.calls] == ["get", "apply", "dry_run"]
 
 
 async def test_nothing_is_written_without_the_lease(desk: Desk) -> None:

@@ -69,7 +69,12 @@ def _model(was: Mapping[str, Manifest], now: Mapping[str, Manifest]) -> Iterator
         yield _event(event_kinds.MODEL_FAILED, _message(now, "ModelCached"))
 
 
-_BEFORE_A_ROLLOUT = ("", reasons.MODEL_NOT_CACHED.name, reasons.MODEL_LOAD_FAILED.name)
+_BEFORE_A_ROLLOUT = (
+    "",
+    reasons.MODEL_NOT_CACHED.name,
+    reasons.MODEL_LOAD_FAILED.name,
+    reasons.OBJECT_REFUSED.name,
+)
 
 
 def _rollout(

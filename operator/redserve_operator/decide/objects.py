@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 WORKLOADS: Final = frozenset({"Deployment", "LeaderWorkerSet"})
 """Kinds whose `spec.replicas` the rollout decides."""
 _HASH_DIGITS: Final = 16
+_MANAGERS: Final = "redserve-"
+"""How the names of all field managers of this operator begin."""
 
 
 def key_of(manifest: Mapping[str, Any]) -> ObjectKey:
@@ -44,6 +46,23 @@ def is_owned_by(manifest: Mapping[str, Any], uid: str) -> bool:
     """Whether the object with this uid controls it."""
     owners = manifest["metadata"].get("ownerReferences") or ()
     return any(owner.get("uid") == uid and owner.get("controller") for owner in owners)
+
+
+def is_made_for(manifest: Mapping[str, Any], service: str) -> bool:
+    """Whether an object was made for the RedService of this name, by whichever operator.
+
+    Its owner says so. Without an owner (somebody took it away, or the RedService was deleted
+    without its children) our hash or a field manager of ours does.
+    """
+    owners = manifest["metadata"].get("ownerReferences") or ()
+    if any(owner.get("kind") == "RedService" and owner.get("name") == service for owner in owners):
+        return True
+    if any(owner.get("kind") == "RedService" or owner.get("controller") for owner in owners):
+        return False
+    managers = (entry.get("manager") for entry in manifest["metadata"].get("managedFields") or ())
+    return bool(stamp_of(manifest)) or any(
+        str(manager).startswith(_MANAGERS) for manager in managers
+    )
 
 
 def time_of(text: str | None) -> datetime | None:

@@ -105,7 +105,8 @@ class Observed:
         probed: Result of the last dry run, if there was one within the last minute.
         loaders: The loader Jobs' pods, one entry for each Job that has a pod.
         rejected: Object -> why the API server refused the last write of it as wrong or not allowed
-            (400, 403, 422), until a write of it succeeds. To be told as Accepted=False, reason
+            (400, 403, 422), or that somebody else has an object of its name, until a write of it
+            succeeds. To be told as Accepted=False and Degraded=True, reason
             `ObjectRefused`, with the object and the sentence; actions stay as if it were empty,
             because what refused may have been mended. The round that was refused asks for a plan
             once more with this field set, of which it writes status and events only.

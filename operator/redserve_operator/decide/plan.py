@@ -17,7 +17,8 @@ class Apply:
     Attributes:
         manifest: The whole of what this manager wants of the object.
         manager: Field manager.
-        why: For logs and metrics: "created", "changed", "healed", "scaled", ...
+        why: For logs and metrics: "changed", "healed", "scaled", ... With "created" nothing of
+            this name is known to be ours: it is written only if nothing of somebody else is there.
     """
 
     manifest: Manifest
@@ -27,7 +28,7 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """POST under a manager; nothing happens when it exists. For values that others then own."""
+    """POST under a manager; nothing happens when ours exists. For values that others then own."""
 
     manifest: Manifest
     manager: str
@@ -75,7 +76,8 @@ class Plan:
     """What to do now.
 
     Attributes:
-        actions: In order; the first that fails ends the round, which is tried again.
+        actions: In order; the first that fails ends the round, which is tried again. One that is
+            refused ends nothing: only new workloads that need the refused object wait for it.
         status: The whole of `.status`, to be applied (manager `redserve-operator`, force); None
             when what is stored is right already.
         events: Told after the status has been written, so that a crash in between tells them again

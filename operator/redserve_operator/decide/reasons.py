@@ -82,8 +82,9 @@ INVALID_POD_TEMPLATE: Final = Reason(
 OBJECT_REFUSED: Final = Reason(
     "ObjectRefused",
     "False",
-    ("Accepted",),
-    "The API server refused an object that was made from the manifest; it is tried again.",
+    ("Accepted", "Progressing", "Degraded"),
+    "The API server refused an object that was made from the manifest, or somebody else has one of "
+    "its name; it is tried again, and everything else is done.",
 )
 SPEC_REFUSED: Final = Reason(
     "SpecRefused",

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from redserve.cluster.facts import Owner
 from redserve.cluster.names import POOLS
 from redserve.cluster.scope import pool_spec
-from redserve_operator.decide import reasons
 from redserve_operator.decide.accept import (
     ManifestRefused,
     is_accepted,
@@ -26,9 +25,10 @@ from redserve_operator.decide.events import conditions_by_type, edges
 from redserve_operator.decide.frozen import is_old_left, paused, refused
 from redserve_operator.decide.goals import goal, promised
 from redserve_operator.decide.loading import look_at_model
-from redserve_operator.decide.objects import is_going, newest, time_of, uid_of
+from redserve_operator.decide.objects import is_going, is_made_for, newest, time_of, uid_of
 from redserve_operator.decide.plan import Plan
 from redserve_operator.decide.pool_view import view_pool
+from redserve_operator.decide.refusals import tell_of
 from redserve_operator.decide.rendering import accepted, rendered
 from redserve_operator.decide.rollout import next_targets
 from redserve_operator.decide.sizes import may_be_none, size_of
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from redserve_operator.decide.census import Census
     from redserve_operator.decide.loading import Loading
     from redserve_operator.decide.observed import Observed
-    from redserve_operator.decide.reasons import Verdict
     from redserve_operator.decide.rollout import Targets
     from redserve_operator.decide.sizes import Size
 
@@ -66,6 +65,10 @@ def reconcile(context: Context, observed: Observed, now: datetime) -> Plan:
     resource = observed.resource
     if is_going(resource):
         return Plan()  # the garbage collector does the rest
+    # Somebody else may have put our label on theirs, which is to be left alone.
+    name = resource["metadata"]["name"]
+    ours = {key: have for key, have in observed.children.items() if is_made_for(have, name)}
+    observed = replace(observed, children=ours)
     try:
         service = accepted(resource, context.facts)
     except ManifestRefused as error:
@@ -132,7 +135,7 @@ class _Round:
         generation = int(resource["metadata"].get("generation", 0))
         scene = self._scene(census, sizes, before)
         verdicts = judge(scene, stored, generation, self.now)
-        verdicts["Accepted"] = self._accepted()
+        tell_of(verdicts, self.observed.rejected)
         current = before.get("currentRevision", "")
         status = write_status(
             generation,
@@ -151,11 +154,6 @@ class _Round:
             events=edges(before, status) if is_new else (),
             requeue_after_s=self._again_after_s(due),
         )
-
-    def _accepted(self) -> Verdict:
-        for key, message in sorted(self.observed.rejected.items()):
-            return reasons.OBJECT_REFUSED.says(f"{key.kind} {key.name}: {message}")
-        return reasons.VALID.says("the manifest is usable")
 
     @property
     def _update(self) -> str:

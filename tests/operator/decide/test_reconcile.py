@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from redserve.spec.pool_resource import RedPoolStatus
 from redserve.spec.status import RedServiceStatus
+from redserve_operator.decide.objects import key_of
 from redserve_operator.decide.observed import LoaderFacts, ObjectKey, Observed, Probed
 from redserve_operator.decide.plan import ApplyStatus, Plan
 from redserve_operator.decide.reconcile import reconcile
@@ -133,6 +135,49 @@ def test_an_object_that_was_refused_is_told_and_tried_again():
     accepted = plan.status["conditions"][0]
     assert (accepted["status"], accepted["reason"]) == ("False", "ObjectRefused")
     assert accepted["message"] == "Service demo: port is taken"
+    told = {one["type"]: one for one in plan.status["conditions"]}
+    assert (told["Degraded"]["status"], told["Degraded"]["reason"]) == ("True", "ObjectRefused")
+    assert told["Progressing"]["reason"] == "Scaling"  # pods start all the same
+
+
+def test_nothing_is_at_work_while_what_pods_need_is_refused():
+    world = running()
+    gone = ObjectKey("Deployment", next(k.name for k in world.objects if k.kind == "Deployment"))
+    world.act_deletion(gone)
+    observed = world.observe()
+    refused = replace(observed, rejected={gone: "no", ObjectKey("Service", "demo"): "no"})
+    plan = reconcile(world.context, refused, world.now)
+    assert plan.status is not None
+    told = {one["type"]: one for one in plan.status["conditions"]}
+    progressing = told["Progressing"]
+    assert (progressing["status"], progressing["reason"]) == ("False", "ObjectRefused")
+    assert progressing["message"] == f"Deployment {gone.name}: no (and 1 more)"
+
+
+@pytest.mark.parametrize("kind", ["Service", "RedPool", "Role"])
+def test_an_object_of_somebody_else_with_our_label_counts_for_nothing(kind: str):
+    world = running()
+    key = next(key for key in world.objects if key.kind == kind)
+    metadata = world.objects[key]["metadata"]
+    metadata["annotations"] = {}
+    metadata["managedFields"] = []
+    metadata["ownerReferences"] = []
+    (action,) = (one for one in world.plan().actions if key_of(one.manifest) == key)
+    # Whoever carries it out looks first whose it is.
+    assert action.why == "created"
+
+
+def test_an_owner_that_was_taken_away_is_healed():
+    world = running()
+    key = ObjectKey("Service", "demo")
+    world.objects[key]["metadata"]["ownerReferences"] = []
+    (action,) = world.plan().actions
+    assert action.why == "healed"
+    world.objects[key]["metadata"]["ownerReferences"] = [
+        {"kind": "Other", "name": "demo", "uid": "u", "controller": True}
+    ]
+    (action,) = world.plan().actions
+    assert action.why == "created"
 
 
 def test_pods_wait_for_the_checkpoint_and_get_its_commit():
