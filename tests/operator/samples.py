@@ -43,4 +43,5 @@ def pod(name: str = "demo-llm-0", version: int = 1, **status: Any) -> Manifest:
     made = child("Pod", name, version, status=status)
     made["metadata"]["labels"] |= {labels.POOL: "llm", labels.REVISION: "aaaa1111"}
     made["metadata"]["creationTimestamp"] = "2026-11-28T03:00:00Z"
+    made["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "controller": True}]
     return made

@@ -41,6 +41,12 @@ def test_a_pod_that_is_being_deleted_drains_and_is_not_ready() -> None:
     assert (facts.ready, facts.terminating, facts.problem) == (False, True, "")
 
 
+def test_a_copy_that_nothing_controls_is_no_replica() -> None:
+    manifest = pod(phase="Running", conditions=[ready("True")])
+    del manifest["metadata"]["ownerReferences"]
+    assert pod_facts(manifest) is None
+
+
 def test_a_new_pod_changed_when_it_was_made() -> None:
     facts = pod_facts(pod(phase="Pending"))
     assert facts is not None

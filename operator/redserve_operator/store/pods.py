@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 JOB_NAME: Final = "batch.kubernetes.io/job-name"
 GROUP: Final = "leaderworkerset.sigs.k8s.io/group-key"
 NO_PROBLEM: Final[tuple[PodProblem, str]] = ("", "")
+_CONTROLLERS: Final = frozenset({"ReplicaSet", "StatefulSet", "LeaderWorkerSet"})
+"""Kinds that a Deployment's and a LeaderWorkerSet's pods belong to."""
 _LONGEST_MESSAGE: Final = 1024
 _NO_IMAGE: Final = frozenset(
     {
@@ -35,13 +37,16 @@ else the word would come and go with every start."""
 def pod_facts(pod: Manifest) -> PodFacts | None:
     """A pod of a pool.
 
-    None for pods without a pool and a revision, and for those that are over: evicted ones stay
-    listed for hours, and their controller has replaced them.
+    None for pods without a pool and a revision, for those that no workload controls (a copy that
+    somebody made to look into one serves nothing and would never be stopped), and for those that
+    are over: evicted ones stay listed for hours, and their controller has replaced them.
     """
     metadata, status = pod["metadata"], pod.get("status") or {}
     marks = metadata.get("labels") or {}
     pool, revision = marks.get(labels.POOL, ""), marks.get(labels.REVISION, "")
     if pool not in names.POOLS or not revision or status.get("phase") in ("Failed", "Succeeded"):
+        return None
+    if not _is_of_workload(metadata):
         return None
     terminating = "deletionTimestamp" in metadata
     condition = _condition(status, "Ready")
@@ -60,6 +65,11 @@ def pod_facts(pod: Manifest) -> PodFacts | None:
         changed=datetime.fromisoformat(changed) if changed else None,
         group=marks.get(GROUP, ""),
     )
+
+
+def _is_of_workload(metadata: Manifest) -> bool:
+    owners = metadata.get("ownerReferences") or ()
+    return any(owner.get("controller") and owner.get("kind") in _CONTROLLERS for owner in owners)
 
 
 def loader_facts(pod: Manifest) -> LoaderFacts | None:
