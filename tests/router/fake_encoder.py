@@ -171,18 +171,20 @@ class FakeEncoder(EncoderServiceServicer):
         channel = self._channels.get(request.destination)
         if channel is None:
             channel = self._channels[request.destination] = open_channel(request.destination)
-        await LlmServiceStub(channel).EmbeddingReady(
-            llm_pb2.EmbeddingReadyRequest(
-                tag=llm_pb2.GenerationTag(
-                    request_id=request.request_id,
-                    generation=request.generation,
-                    item_index=item.index,
-                    attempt=item.attempt,
-                ),
-                tensor_key=f"{request.request_id}/{item.index}",
-                producer=transport_pb2.PeerInfo(incarnation=self.name),
-            )
+        announcement = llm_pb2.EmbeddingReadyRequest(
+            tag=llm_pb2.GenerationTag(
+                request_id=request.request_id,
+                generation=request.generation,
+                item_index=item.index,
+                attempt=item.attempt,
+            ),
+            tensor_key=f"{request.request_id}/{item.index}",
+            producer=transport_pb2.PeerInfo(incarnation=self.name),
         )
+        try:
+            await LlmServiceStub(channel).EmbeddingReady(announcement)
+        except grpc.aio.AioRpcError as error:
+            return _failed(item, "UNAVAILABLE", str(error.details()))
         bar = Bar(self.name, "encode", start_ns, now_ns() + 1000, item.index, item.num_rows)
         return pb.EncodeResponse(
             published=pb.ItemPublished(

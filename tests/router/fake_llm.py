@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from redserve.errors import Unavailable
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.timeline import Bar
 from redserve.v1 import llm_pb2 as pb
@@ -69,6 +70,8 @@ class FakeLlm(LlmServiceServicer):
         self.admit: Callable[[Any], Awaitable[None]] | None = None
         self.sequences: dict[tuple[str, int], FakeSequence] = {}
         self.port = 0
+        self._draining = asyncio.Event()
+        self._sequence_ended = asyncio.Event()
         self._server: ServiceServer | None = None
 
     @property
@@ -76,13 +79,18 @@ class FakeLlm(LlmServiceServicer):
         return f"127.0.0.1:{self.port}"
 
     async def start(self) -> None:
+        self._draining = asyncio.Event()
         self._server = ServiceServer("127.0.0.1", self.port)
         self._server.add(add_LlmServiceServicer_to_server, self, "redserve.v1.LlmService")
         self.port = await self._server.start()
 
     async def drain(self, timeout_s: float) -> None:
-        """Ends its load reports, finishes its streams, then stops."""
+        """As the engine does: no new sequences, announcements for the old ones, then the end."""
         assert self._server is not None
+        self._draining.set()
+        async with asyncio.timeout(timeout_s):
+            while self.sequences:
+                await self._sequence_ended.wait()
         await self._server.drain(timeout_s)
 
     async def kill(self) -> None:
@@ -120,6 +128,8 @@ class FakeLlm(LlmServiceServicer):
         request: pb.LlmServiceGenerateRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[pb.LlmServiceGenerateResponse]:
+        if self._draining.is_set():
+            raise Unavailable("this replica is shutting down; try another one")
         self.journal.note("generate", request)
         self.journal.note("time_remaining", context.time_remaining())
         key = (request.request_id, request.generation)
@@ -158,6 +168,8 @@ class FakeLlm(LlmServiceServicer):
             raise
         finally:
             del self.sequences[key]
+            self._sequence_ended.set()
+            self._sequence_ended = asyncio.Event()
 
     async def _say(
         self, request: pb.LlmServiceGenerateRequest, context: Any
@@ -202,5 +214,9 @@ class FakeLlm(LlmServiceServicer):
     async def WatchLoad(  # noqa: N802
         self, _request: Any, _context: Any
     ) -> AsyncIterator[pb.LlmServiceWatchLoadResponse]:
-        yield pb.LlmServiceWatchLoadResponse(serving=True, blocks_free=256, blocks_total=256)
+        yield pb.LlmServiceWatchLoadResponse(
+            serving=not self._draining.is_set(), blocks_free=256, blocks_total=256
+        )
+        await self._draining.wait()
+        yield pb.LlmServiceWatchLoadResponse(serving=False)
         await asyncio.Event().wait()
