@@ -120,7 +120,7 @@ class _Round:
     def plan(self) -> Plan:
         resource = self.observed.resource
         census = take_census(self.observed, uid_of(resource))
-        sizes = {pool: self._size(pool) for pool in POOLS}
+        sizes = {pool: self._size(pool, census) for pool in POOLS}
         leading = self._leading(census)
         decided = Decided(
             self.service,
@@ -163,11 +163,21 @@ class _Round:
     def _is_stopped(self) -> bool:
         return self.service.spec.reconcile == "Stopped"
 
-    def _size(self, pool: Role) -> Size:
+    def _size(self, pool: Role, census: Census) -> Size:
         size = size_of(
-            pool_spec(self.service, pool), red_pool_of(self.service, pool, self.observed)
+            pool_spec(self.service, pool),
+            red_pool_of(self.service, pool, self.observed),
+            self._standing(pool, census),
         )
         return replace(size, wanted=0, least=0) if self._is_stopped else size
+
+    def _standing(self, pool: Role, census: Census) -> int:
+        """The size that a pool had by the last status, else what its workloads were given."""
+        status = self.observed.resource.get("status") or {}
+        for entry in status.get("pools") or ():
+            if entry["name"] == pool and entry.get("desired"):
+                return int(entry["desired"])
+        return sum(tally.target for tally in census.tallies.get(pool, {}).values())
 
     def _leading(self, census: Census) -> str:
         """The revision that is to remain for now.

@@ -32,22 +32,32 @@ class Size:
         least: Replicas that must be ready before the pool counts as ready when it is being scaled;
             equal to `wanted` when the size is fixed.
         is_scaled: Whether others own the size.
+        seed: What a RedPool of a pool that is scaled begins with.
     """
 
     wanted: int
     least: int
     is_scaled: bool = False
+    seed: int = 1
 
 
-def size_of(spec: PoolSpec, red_pool: Mapping[str, Any] | None) -> Size:
-    """The size of a pool; `red_pool` is None before there is one."""
+def size_of(spec: PoolSpec, red_pool: Mapping[str, Any] | None, standing: int = 0) -> Size:
+    """The size of a pool.
+
+    Args:
+        spec: The pool in the manifest.
+        red_pool: None before there is one, or after somebody deleted it.
+        standing: Size that the pool had; 0 when there is none. A RedPool that was deleted comes
+            back with it: nobody asked for fewer replicas.
+    """
     if spec.scaling is None:
         return Size(spec.num_replicas, spec.num_replicas)
     bounds = spec.scaling
     asked = _replicas(red_pool)
-    wanted = _seed(spec) if asked is None else asked
+    seed = min(max(standing or _seed(spec), bounds.min_replicas), bounds.max_replicas)
+    wanted = seed if asked is None else asked
     wanted = min(max(wanted, bounds.min_replicas), bounds.max_replicas)
-    return Size(wanted, min(wanted, max(1, bounds.min_replicas)), is_scaled=True)
+    return Size(wanted, min(wanted, max(1, bounds.min_replicas)), is_scaled=True, seed=seed)
 
 
 def may_be_none(spec: PoolSpec) -> bool:
@@ -56,7 +66,7 @@ def may_be_none(spec: PoolSpec) -> bool:
 
 
 def keep_red_pool(
-    manifest: Manifest, spec: PoolSpec, children: Mapping[ObjectKey, Manifest]
+    manifest: Manifest, spec: PoolSpec, children: Mapping[ObjectKey, Manifest], seed: int = 1
 ) -> Action | None:
     """The next write that a RedPool needs, or None.
 
@@ -67,6 +77,7 @@ def keep_red_pool(
         manifest: As rendered, without `spec.replicas`.
         spec: The pool in the manifest.
         children: What there is.
+        seed: Size to begin with, as `Size.seed`.
     """
     have = children.get(key_of(manifest))
     if have is not None and is_going(have):
@@ -74,7 +85,7 @@ def keep_red_pool(
     if spec.scaling is None:
         return _apply(_with_replicas(manifest, spec.num_replicas), have)
     if have is None:
-        return Create(_with_replicas(manifest, _seed(spec)), SEED_MANAGER, "created")
+        return Create(_with_replicas(manifest, seed), SEED_MANAGER, "created")
     owners = replica_owners(have)
     if not owners - {labels.MANAGER}:
         # An apply without a field that nobody else owns drops it to the schema's default.

@@ -88,7 +88,9 @@ def _kept(manifest: Manifest, decided: Decided, observed: Observed) -> Iterable[
     if manifest["kind"] == POOL_KIND:
         name = manifest["metadata"]["name"]
         pool = next(one for one in POOLS if pool_name(decided.service.name, one) == name)
-        action = keep_red_pool(manifest, pool_spec(decided.service, pool), observed.children)
+        action = keep_red_pool(
+            manifest, pool_spec(decided.service, pool), observed.children, decided.sizes[pool].seed
+        )
     else:
         action = keep(manifest, observed.children)
     return () if action is None else (action,)

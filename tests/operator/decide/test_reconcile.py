@@ -320,6 +320,20 @@ def test_a_rollout_that_does_not_move_is_stuck_until_something_moves():
     assert world.conditions()["Progressing"] == ("True", "RolloutInProgress")
 
 
+@pytest.mark.parametrize("has_status", [True, False])
+def test_a_scaled_pool_whose_red_pool_is_deleted_keeps_its_size(has_status):
+    world = running(encoder=SCALED)
+    world.scale("encoder", 3)
+    world.finish()
+    key = ObjectKey("RedPool", "demo-encoder")
+    world.act_deletion(key)
+    if not has_status:
+        del world.resource["status"]
+    world.finish()
+    assert world.objects[key]["spec"]["replicas"] == 3
+    assert world.resource["status"]["pools"][0]["readyText"] == "3/3"
+
+
 def test_autoscaling_does_not_make_a_service_unready():
     world = running(encoder=SCALED)
     world.scale("encoder", 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,7 +69,14 @@ def next_write(of: EncoderSpec, have: Any) -> Action | None:
 )
 def test_size(of, asked, size):
     red_pool = None if asked is None else stored(asked)
-    assert size_of(of, red_pool) == size
+    assert replace(size_of(of, red_pool), seed=1) == size
+
+
+@pytest.mark.parametrize(("standing", "size"), [(0, 2), (3, 3), (1, 2), (9, 4)])
+def test_a_red_pool_that_was_deleted_comes_back_with_the_size_that_stands(standing, size):
+    found = size_of(scaled(2, 4), None, standing)
+    assert (found.wanted, found.seed) == (size, size)
+    assert size_of(scaled(1, 4), stored(1), standing).wanted == 1
 
 
 def test_a_fixed_size_is_made_and_healed():
