@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.kubernetes import definitions
 from tests.kubernetes.operators import Cluster, OperatorProcess, fake_kubelets, quiet, service
 from tests.kubernetes.waiting import eventually
+from tools.kubernetes.async_api import ApiError
 from tools.kubernetes.fault_proxy import FaultProxy
 from tools.kubernetes.faults import Answer, Call, Cut, Fault, refuse_some
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.kubernetes.operators import Manifest
     from tools.kubernetes.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -166,3 +169,130 @@ def test_the_api_server_goes_and_comes_back(
             return int(operator.figure("applies_total"))
 
         quiet(writes, for_s=1.0)
+
+
+@contextmanager
+def no_network_policies(cluster: Cluster) -> Iterator[None]:
+    """A policy of the cluster's owner that denies NetworkPolicies in the namespace."""
+    base = "/apis/admissionregistration.k8s.io/v1"
+    name = f"no-policies-{cluster.namespace}"
+    policy = {
+        "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": ["networking.k8s.io"],
+                        "apiVersions": ["v1"],
+                        "operations": ["CREATE", "UPDATE"],
+                        "resources": ["networkpolicies"],
+                    }
+                ]
+            },
+            "validations": [{"expression": "false", "message": "only admins write these"}],
+        },
+    }
+    here = {"kubernetes.io/metadata.name": cluster.namespace}
+    binding = {
+        "metadata": {"name": name},
+        "spec": {
+            "policyName": name,
+            "validationActions": ["Deny"],
+            "matchResources": {"namespaceSelector": {"matchLabels": here}},
+        },
+    }
+    cluster.api.post(f"{base}/validatingadmissionpolicies", policy)
+    cluster.api.post(f"{base}/validatingadmissionpolicybindings", binding)
+    try:
+        eventually(lambda: _is_denied(cluster), timeout_s=60.0)
+        yield
+    finally:
+        cluster.api.delete(f"{base}/validatingadmissionpolicybindings/{name}")
+        cluster.api.delete(f"{base}/validatingadmissionpolicies/{name}")
+
+
+def _is_denied(cluster: Cluster) -> bool:
+    probe = {"metadata": {"name": "probe"}, "spec": {"podSelector": {}}}
+    path = f"/apis/networking.k8s.io/v1/namespaces/{cluster.namespace}/networkpolicies"
+    try:
+        cluster.api.post(f"{path}?dryRun=All", probe)
+    except ApiError:
+        return True
+    return False
+
+
+def test_a_policy_against_one_kind_holds_up_nothing_else(
+    operator: OperatorProcess, cluster: Cluster
+) -> None:
+    cluster.apply(service())
+    cluster.until_settled("demo")
+    with no_network_policies(cluster):
+        for found in cluster.children("demo"):
+            if found["kind"] == "NetworkPolicy":
+                cluster.delete("NetworkPolicy", found["metadata"]["name"])
+        refused = cluster.until_condition("demo", "Accepted", status="False")
+        assert refused["reason"] == "ObjectRefused"
+        assert "NetworkPolicy" in refused["message"]
+        assert "only admins write these" in refused["message"]
+        cluster.until_condition("demo", "Degraded", status="True", reason="ObjectRefused")
+        cluster.until_condition("demo", "Progressing", reason="RolloutComplete")
+
+        cluster.apply(service(encoder={"replicas": 3}))
+        eventually(lambda: cluster.status("demo")["pools"][0]["readyText"] == "3/3")
+        gone = next(one for one in cluster.children("demo") if one["kind"] == "Deployment")
+        name, uid = gone["metadata"]["name"], gone["metadata"]["uid"]
+        cluster.delete("Deployment", name)
+        eventually(
+            lambda: (cluster.get("Deployment", name) or gone)["metadata"]["uid"] != uid,
+        )
+        cluster.apply(service(reconcile="Stopped"))
+        eventually(lambda: not cluster.pods("demo"))
+    cluster.apply(service())
+    cluster.until_settled("demo", timeout_s=90.0)
+    assert cluster.condition("demo", "Accepted")["status"] == "True"
+    assert cluster.condition("demo", "Degraded")["status"] == "False"
+
+
+def test_objects_of_somebody_else_are_left_alone(
+    operator: OperatorProcess, cluster: Cluster
+) -> None:
+    theirs: list[Manifest] = [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "demo"},
+            "spec": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]},
+        },
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "demo-router"}},
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "demo-router"},
+            "spec": {"podSelector": {"matchLabels": {"app": "theirs"}}},
+        },
+    ]
+    before = [cluster.apply(one) for one in theirs]
+
+    def are_untouched() -> bool:
+        found = [cluster.get(one["kind"], one["metadata"]["name"]) for one in theirs]
+        return found == before
+
+    cluster.apply(service())
+    refused = cluster.until_condition("demo", "Accepted", status="False")
+    assert refused["reason"] == "ObjectRefused"
+    assert "was not made for this RedService" in refused["message"]
+    assert "(and 2 more)" in refused["message"]
+    cluster.until_condition("demo", "Progressing", status="False", reason="ObjectRefused")
+    # Pools that need none of these come up.
+    eventually(lambda: cluster.status("demo")["pools"][0]["readyText"] == "2/2")
+    assert are_untouched()
+    cluster.delete("RedService", "demo")
+    eventually(lambda: not cluster.children("demo"), timeout_s=60.0)
+    assert are_untouched()
+
+    cluster.apply(service())
+    cluster.until_condition("demo", "Accepted", status="False")
+    for one in theirs:
+        cluster.delete(one["kind"], one["metadata"]["name"])
+    cluster.until_settled("demo", timeout_s=90.0)
+    assert cluster.condition("demo", "Accepted")["status"] == "True"
