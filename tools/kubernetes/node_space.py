@@ -220,7 +220,7 @@ def _make_folders() -> list[Path]:
 
 
 def _remove_cgroups(name: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     for controller in _controllers():
         root = controller / name
         if not root.is_dir():
@@ -228,11 +228,14 @@ def _remove_cgroups(name: str) -> None:
         folders = [Path(path) for path, _, _ in os.walk(root, topdown=False)]
         for folder in folders:
             # A process that was just killed may still be leaving.
-            while folder.exists() and time.monotonic() < deadline:
+            while folder.exists():
                 with suppress(OSError):
                     folder.rmdir()
-                if folder.exists():
-                    time.sleep(0.05)
+                    break
+                if time.monotonic() > deadline:
+                    print(f"left behind: {folder}", file=sys.stderr)
+                    break
+                time.sleep(0.05)
 
 
 def _probe() -> int:
