@@ -32,9 +32,10 @@ CONDITIONS: Final[Mapping[str, str]] = MappingProxyType(
         "LLMReady": "as many LLM engines of the newest revision serve as are wanted",
         "RouterReady": "as many routers of the newest revision serve as are wanted",
         "TransportReady": "encoders and engines have a data path between them",
-        "Ready": "requests are answered: by the newest revision, or by the one before while it starts",
-        "Progressing": "something is being started, replaced or stopped; False with the reason RolloutComplete "
-        "when the newest revision serves alone",
+        "Ready": "requests are answered: by the newest revision, or by the one before while it "
+        "starts",
+        "Progressing": "something is being started, replaced or stopped; False with the reason "
+        "RolloutComplete when the newest revision serves alone",
         "Degraded": "something that served before does not, or will not without help",
     }
 )

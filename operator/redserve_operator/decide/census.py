@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
 
 from redserve.cluster import labels
 from redserve.cluster.names import POOLS
@@ -13,10 +14,14 @@ from redserve_operator.decide.rollout import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
     from redserve.cluster.facts import Manifest
     from redserve.spec.placement import Role
     from redserve_operator.decide.observed import Observed, PodFacts
+
+OVERDUE: Final = timedelta(seconds=60)
+"""So long after its grace period a pod that is still there is stuck, not slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,15 @@ class Census:
         return self.pods.get(pool, {}).get(revision, ())
 
 
-def take_census(observed: Observed, uid: str) -> Census:
-    """Count what the service with this uid has."""
+def take_census(observed: Observed, uid: str, now: datetime | None = None) -> Census:
+    """Count what the service with this uid has.
+
+    Args:
+        observed: What there is.
+        uid: The service's.
+        now: Pods that should have left `OVERDUE` before are not counted as draining: they serve
+            nobody, and nothing is to wait for them. None counts them.
+    """
     workloads: dict[Role, dict[str, Manifest]] = {pool: {} for pool in POOLS}
     pods: dict[Role, dict[str, list[PodFacts]]] = {pool: defaultdict(list) for pool in POOLS}
     for key in sorted(observed.children):
@@ -63,9 +75,13 @@ def take_census(observed: Observed, uid: str) -> Census:
     for pod in sorted(observed.pods, key=lambda pod: pod.name):
         if pod.pool in pods:
             pods[pod.pool][pod.revision].append(pod)
+    overdue = {pod.name for pod in observed.pods if now is not None and is_overdue(pod, now)}
     tallies = {
         pool: {
-            revision: _tally(workloads[pool].get(revision), pods[pool].get(revision, ()))
+            revision: _tally(
+                workloads[pool].get(revision),
+                [pod for pod in pods[pool].get(revision, ()) if pod.name not in overdue],
+            )
             for revision in sorted({*workloads[pool], *pods[pool]})
         }
         for pool in POOLS
@@ -75,6 +91,11 @@ def take_census(observed: Observed, uid: str) -> Census:
         workloads,
         {pool: {rev: tuple(some) for rev, some in pods[pool].items()} for pool in POOLS},
     )
+
+
+def is_overdue(pod: PodFacts, now: datetime) -> bool:
+    """Whether a pod that is being deleted should have gone long ago."""
+    return pod.leaves_by is not None and now >= pod.leaves_by + OVERDUE
 
 
 def _pool_of(child: Manifest) -> Role | None:

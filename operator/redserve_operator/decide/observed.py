@@ -35,6 +35,8 @@ class PodFacts:
         revision: Its revision label.
         ready: Condition Ready, and not being deleted.
         terminating: It is being deleted: it drains.
+        leaves_by: When its grace period ends, if it is being deleted. A pod that is there long
+            after that has a dead node or somebody's finalizer.
         problem: Why it is not ready.
         message: The scheduler's, kubelet's or process' own sentence about the problem.
         num_restarts: Of the serving container.
@@ -49,6 +51,7 @@ class PodFacts:
     revision: str
     ready: bool
     terminating: bool = False
+    leaves_by: datetime | None = None
     problem: PodProblem = ""
     message: str = ""
     num_restarts: int = 0

@@ -19,7 +19,7 @@ from redserve_operator.decide.accept import (
     probe_pods,
 )
 from redserve_operator.decide.answering import who_answers
-from redserve_operator.decide.census import take_census
+from redserve_operator.decide.census import OVERDUE, is_overdue, take_census
 from redserve_operator.decide.conditions import PROGRESS_DEADLINE, Scene, deadline, judge, store
 from redserve_operator.decide.events import conditions_by_type, edges
 from redserve_operator.decide.frozen import is_old_left, paused, refused
@@ -119,7 +119,7 @@ class _Round:
 
     def plan(self) -> Plan:
         resource = self.observed.resource
-        census = take_census(self.observed, uid_of(resource))
+        census = take_census(self.observed, uid_of(resource), self.now)
         sizes = {pool: self._size(pool, census) for pool in POOLS}
         leading = self._leading(census)
         decided = Decided(
@@ -273,4 +273,10 @@ class _Round:
     def _again_after_s(self, due: datetime | None) -> float | None:
         if self.loading.waits_for_report:
             return _REPORT_AGAIN_S
-        return max(1.0, (due - self.now).total_seconds()) if due is not None else None
+        overdue = [
+            pod.leaves_by + OVERDUE
+            for pod in self.observed.pods
+            if pod.leaves_by is not None and not is_overdue(pod, self.now)
+        ]
+        times = [*overdue, *([] if due is None else [due])]
+        return max(1.0, (min(times) - self.now).total_seconds()) if times else None

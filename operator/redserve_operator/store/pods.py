@@ -59,6 +59,8 @@ def pod_facts(pod: Manifest) -> PodFacts | None:
         revision=revision,
         ready=ready,
         terminating=terminating,
+        # The API server writes the end of the grace period, not the time of the deletion.
+        leaves_by=datetime.fromisoformat(metadata["deletionTimestamp"]) if terminating else None,
         problem=problem,
         message=message,
         num_restarts=_main(status).get("restartCount", 0),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from redserve_operator.decide.census import Census, take_census
+from redserve_operator.decide.census import OVERDUE, Census, take_census
 from redserve_operator.decide.objects import key_of
 from redserve_operator.decide.observed import Observed, PodFacts
 from redserve_operator.decide.rollout import Tally
@@ -44,6 +45,16 @@ def test_pods_by_state():
     assert census.tally("router", "a") == Tally()
     assert census.num_present("llm") == 3
     assert census.revisions() == {"a", "old"}
+
+
+def test_a_pod_that_should_have_gone_long_ago_is_not_waited_for():
+    ends = datetime(2026, 1, 1, tzinfo=UTC)
+    pod = PodFacts("a", "router", "old", ready=False, terminating=True, leaves_by=ends)
+    observed = Observed({}, {}, (pod,))
+    assert take_census(observed, "u", ends).tally("router", "old") == Tally(0, 0, 0, 1)
+    late = take_census(observed, "u", ends + OVERDUE)
+    assert late.tally("router", "old").is_gone
+    assert late.pods_of("router", "old") == (pod,)
 
 
 def test_a_default_size_is_one_and_what_is_deleted_has_none():
