@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -12,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 from tools.kubernetes import node_space
 from tools.kubernetes.images import ROOT
+from tools.kubernetes.node_images import pip_settings
 from tools.kubernetes.node_packages import closure, files, metadata_files
 from tools.requirements import requirements
 
@@ -80,3 +82,15 @@ def test_what_cannot_be_run_inside_is_run_outside_and_said(
     assert done.returncode == 0
     assert done.stdout == "ran\n"
     assert "No real nodes here" in done.stderr
+
+
+def test_pip_in_a_build_is_told_what_pip_here_is_told() -> None:
+    said = "global.cert='/a.pem'\nglobal.timeout='15'\n:env:.timeout='60'\n:env:.no-index=''\n"
+    said += "global.find-links='/one\\n/two'\n"
+    parsed = configparser.ConfigParser()
+    parsed.read_string(pip_settings(said))
+    assert dict(parsed["global"]) == {
+        "cert": "/a.pem",
+        "timeout": "60",
+        "find-links": "/one\n/two",
+    }

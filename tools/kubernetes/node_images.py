@@ -10,6 +10,7 @@ it finds nothing to do. A node links the files themselves into its unpacked copy
 
 from __future__ import annotations
 
+import ast
 import errno
 import fcntl
 import shutil
@@ -45,7 +46,6 @@ _WITH_PACKAGES: Final = "localhost/python:packages"
 _PACKAGES: Final = "/opt/packages"
 _HEAVY: Final = ("encoder", "llm")
 _DEBIAN: Final = "python3,python3-venv,python3-pip,ca-certificates"
-_PIP_OPTIONS: Final = ("cert", "index-url", "extra-index-url", "trusted-host", "timeout")
 _AUTHORITIES: Final = (Path("/etc/ssl/certs"),)
 
 
@@ -210,21 +210,26 @@ def _make_root(root: Path) -> None:
 
 
 def _pip_volumes(place: Path) -> list[str]:
-    """So that pip in a build uses the index and the authorities that pip here uses."""
+    """So that pip in a build finds packages as pip here does."""
     settings = place / "pip.conf"
     said = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout
+    settings.write_text(pip_settings(said))
+    certificates = [f"--volume={path}:{path}:ro" for path in _AUTHORITIES if path.is_dir()]
+    return [f"--volume={settings}:/etc/pip.conf:ro", *certificates]
+
+
+def pip_settings(said: str) -> str:
+    """A configuration file with everything that `pip config list` said; the last word counts."""
     given: dict[str, str] = {}
     for line in said.splitlines():
         name, _, value = line.partition("=")
-        option = name.rpartition(".")[2]
-        if option in _PIP_OPTIONS:
-            given[option] = value.strip().strip("'")
-    lines = ["[global]", *(f"{option} = {value}" for option, value in given.items())]
-    settings.write_text("\n".join(lines) + "\n")
-    certificates = [f"--volume={path}:{path}:ro" for path in _AUTHORITIES if path.is_dir()]
-    return [f"--volume={settings}:/etc/pip.conf:ro", *certificates]
+        words = str(ast.literal_eval(value)).split("\n")
+        # Further values of one option are lines of their own, indented.
+        given[name.rpartition(".")[2]] = "\n    ".join(word for word in words if word)
+    lines = ["[global]", *(f"{option} = {value}" for option, value in given.items() if value)]
+    return "\n".join([*lines, ""])
 
 
 @contextmanager
