@@ -46,6 +46,13 @@ def add_parser(commands: Subparsers) -> None:
         "the names; --model-revision does the same here.",
     )
     add_manifest(parser)
+    _add_cluster(parser)
+    _add_release(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    """What it is rendered for."""
     parser.add_argument(
         "--namespace",
         metavar="NAME",
@@ -65,6 +72,21 @@ def add_parser(commands: Subparsers) -> None:
         metavar="KIND,...",
         help=f"kinds that the cluster serves besides its own: {', '.join(OPTIONAL_KINDS)}",
     )
+    parser.add_argument(
+        "--api-server-port",
+        type=port_number,
+        action="append",
+        default=[],
+        metavar="N",
+        dest="api_server_ports",
+        help="where the API server listens, if that is none of "
+        f"{', '.join(map(str, API_SERVER_PORTS))}: the routers' NetworkPolicy opens it; may be "
+        "repeated",
+    )
+
+
+def _add_release(parser: argparse.ArgumentParser) -> None:
+    """What the operator was told when it was installed, and what it found out."""
     for pool in ("router", "encoder", "llm"):
         default = OperatorSettings.model_fields[f"{pool}_image"].default
         parser.add_argument(
@@ -93,18 +115,6 @@ def add_parser(commands: Subparsers) -> None:
         dest="image_pull_secrets",
         help="a Secret that images are pulled with, as the operator was told; may be repeated",
     )
-    parser.add_argument(
-        "--api-server-port",
-        type=port_number,
-        action="append",
-        default=[],
-        metavar="N",
-        dest="api_server_ports",
-        help="where the API server listens, if that is none of "
-        f"{', '.join(map(str, API_SERVER_PORTS))}: the routers' NetworkPolicy opens it; may be "
-        "repeated",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -376,12 +376,18 @@ def until_garbage_is_collected(control_plane: ControlPlane) -> None:
     eventually(lambda: cluster.get("ConfigMap", "garbage") is None, timeout_s=60.0)
 
 
-def quiet(count: Callable[[], int], *, for_s: float, timeout_s: float = 30.0) -> None:
-    """Wait until a count has not changed for a while; fails when it never rests."""
+def quiet(
+    count: Callable[[], float],
+    *,
+    for_s: float,
+    timeout_s: float = 30.0,
+    is_settled: Callable[[], bool] = lambda: True,
+) -> None:
+    """Wait until it is settled and a count has not changed for a while; fails if it never rests."""
     deadline = time.monotonic() + timeout_s
     last, since = count(), time.monotonic()
-    while time.monotonic() - since < for_s:
-        assert time.monotonic() < deadline, "writes do not come to rest"
+    while time.monotonic() - since < for_s or not is_settled():
+        assert time.monotonic() < deadline, "it does not come to rest"
         time.sleep(0.05)
         if (now := count()) != last:
             last, since = now, time.monotonic()

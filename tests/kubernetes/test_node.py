@@ -29,7 +29,7 @@ from tests.kubernetes.installation import (
 )
 from tests.kubernetes.waiting import eventually, eventually_async
 from tools.kubernetes import node_images, node_space
-from tools.kubernetes.node import NodeCluster
+from tools.kubernetes.node_cluster import NodeCluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

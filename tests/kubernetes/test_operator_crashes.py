@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kubernetes import definitions
-from tests.kubernetes.operators import Cluster, OperatorProcess, fake_kubelets, service
+from tests.kubernetes.operators import Cluster, OperatorProcess, fake_kubelets, quiet, service
 from tools.kubernetes.fault_proxy import FaultProxy
 from tools.kubernetes.faults import kill_at_write
 
@@ -78,20 +78,14 @@ def undisturbed(control_plane: ControlPlane, namespace: str, log: Path) -> list[
         operator.until_ready()
         for stage in STAGES:
             cluster.apply(stage())
-            rest(settled(cluster), lambda: operator.figure("applies_total"))
+            quiet(
+                lambda: operator.figure("applies_total"),
+                for_s=QUIET_S,
+                timeout_s=60.0,
+                is_settled=settled(cluster),
+            )
             seen.append(cluster.snapshot("demo"))
     return seen
-
-
-def rest(is_settled: Callable[[], bool], count: Callable[[], float]) -> None:
-    """Wait until it is settled and writes have come to rest."""
-    deadline = time.monotonic() + 60.0
-    last, since = count(), time.monotonic()
-    while time.monotonic() - since < QUIET_S or not is_settled():
-        assert time.monotonic() < deadline, "it does not settle"
-        time.sleep(0.05)
-        if (now := count()) != last:
-            last, since = now, time.monotonic()
 
 
 def live_until_rest(

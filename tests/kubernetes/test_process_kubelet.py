@@ -47,6 +47,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
 print("serving", flush=True)
 http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
 """
+# Tells what a container finds around it.
+TELLS_ALL = """
+import json, os
+from pathlib import Path
+text = lambda path: Path(path).read_text()
+def writes(path):
+    try:
+        (Path(path) / "new").write_text("x")
+    except OSError as error:
+        return error.strerror
+    return "written"
+print(json.dumps({
+    "env": dict(os.environ),
+    "map": sorted(os.listdir("/etc/settings")),
+    "one": text("/etc/one/renamed"),
+    "labels": text("/info/labels"),
+    "model": text("/models/weights"),
+    "namespace": text("/var/run/secrets/kubernetes.io/serviceaccount/namespace"),
+    "writes": {p: writes(p) for p in ("/tmp", "/cache", "/etc/settings", "/models", "/usr", "/")},
+}))
+"""
 STATE: dict[str, Any] = {"volumes": [{"name": "state", "emptyDir": {}}]}
 IN_STATE: dict[str, Any] = {"volumeMounts": [{"name": "state", "mountPath": "/state"}]}
 
@@ -125,52 +146,37 @@ def test_commands_and_arguments(pods: Client, kubelet: ProcessKubelet) -> None:
     assert kubelet.log(pods.namespace, "entry") == "the entrypoint\n"
 
 
+def variables() -> list[dict[str, Any]]:
+    """One environment variable of every kind."""
+    return [
+        {"name": "POD_IP", "valueFrom": field("status.podIP")},
+        {"name": "POD_NAME", "valueFrom": field("metadata.name")},
+        {"name": "APP", "valueFrom": field("metadata.labels['app']")},
+        {"name": "ADDRESS", "value": "$(POD_IP):50051"},
+        {"name": "LISTEN", "value": "0.0.0.0:9090"},
+        {"name": "X_B", "value": "mine"},
+        {
+            "name": "TOKEN",
+            "valueFrom": {"secretKeyRef": {"name": "hidden", "key": "token"}},
+        },
+        {
+            "name": "ABSENT",
+            "valueFrom": {"configMapKeyRef": {"name": "none", "key": "none", "optional": True}},
+        },
+        {
+            "name": "MEMORY",
+            "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}},
+        },
+    ]
+
+
 def test_environment_and_volumes(pods: Client, kubelet: ProcessKubelet) -> None:
     pods.make("configmaps", {"metadata": {"name": "settings"}, "data": {"A": "1", "B": "2"}})
     pods.make("secrets", {"metadata": {"name": "hidden"}, "stringData": {"token": "s3cret"}})
-    program = """
-import json, os
-from pathlib import Path
-text = lambda path: Path(path).read_text()
-def writes(path):
-    try:
-        (Path(path) / "new").write_text("x")
-    except OSError as error:
-        return error.strerror
-    return "written"
-print(json.dumps({
-    "env": dict(os.environ),
-    "map": sorted(os.listdir("/etc/settings")),
-    "one": text("/etc/one/renamed"),
-    "labels": text("/info/labels"),
-    "model": text("/models/weights"),
-    "namespace": text("/var/run/secrets/kubernetes.io/serviceaccount/namespace"),
-    "writes": {p: writes(p) for p in ("/tmp", "/cache", "/etc/settings", "/models", "/usr", "/")},
-}))
-"""
     main = container(
-        program,
+        TELLS_ALL,
         envFrom=[{"configMapRef": {"name": "settings"}, "prefix": "X_"}],
-        env=[
-            {"name": "POD_IP", "valueFrom": field("status.podIP")},
-            {"name": "POD_NAME", "valueFrom": field("metadata.name")},
-            {"name": "APP", "valueFrom": field("metadata.labels['app']")},
-            {"name": "ADDRESS", "value": "$(POD_IP):50051"},
-            {"name": "LISTEN", "value": "0.0.0.0:9090"},
-            {"name": "X_B", "value": "mine"},
-            {
-                "name": "TOKEN",
-                "valueFrom": {"secretKeyRef": {"name": "hidden", "key": "token"}},
-            },
-            {
-                "name": "ABSENT",
-                "valueFrom": {"configMapKeyRef": {"name": "none", "key": "none", "optional": True}},
-            },
-            {
-                "name": "MEMORY",
-                "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}},
-            },
-        ],
+        env=variables(),
         resources={"limits": {"memory": "1.5Gi"}},
         volumeMounts=[
             {"name": "settings", "mountPath": "/etc/settings"},

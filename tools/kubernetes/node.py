@@ -1,10 +1,6 @@
-"""Real nodes: kubelet, containerd, runc, CNI bridge and kube-proxy, beside a control plane.
+"""One real node: kubelet, containerd, runc and a CNI bridge, beside a control plane.
 
-    with NodeCluster(folder, layout) as cluster:
-        cluster.control_plane.kubectl("get", "nodes")
-
-Runs inside of `node_space` only. Nodes share one network namespace, so one kube-proxy does for all;
-each has an address, a bridge and a containerd of its own. There is no DNS in the cluster.
+Runs inside of `node_space` only; `node_cluster` starts nodes together.
 """
 
 from __future__ import annotations
@@ -12,12 +8,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from redserve.errors import Unavailable
 from redserve.local.ports import free_ports
-from tools.kubernetes.control_plane import ControlPlane
-from tools.kubernetes.node_images import SANDBOX, link_packages
+from tools.kubernetes.node_images import SANDBOX
 from tools.kubernetes.node_space import CNI_PLUGINS, NODE_ADDRESSES, cgroup, cgroup_folders
 from tools.kubernetes.processes import BackgroundProcess
 from tools.kubernetes.programs import locate
@@ -26,114 +21,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tools.kubernetes.async_api import JsonObject
+    from tools.kubernetes.control_plane import ControlPlane
 
-_START_S: Final = 60.0
-_LAYERS: Final = "io.containerd.snapshotter.v1.overlayfs/snapshots"
+START_S: Final = 60.0
+LAYERS: Final = "io.containerd.snapshotter.v1.overlayfs/snapshots"
+"""Where a containerd has unpacked images, below its root."""
 _NAMESPACE: Final = "k8s.io"
 """containerd's, in which kubelets look."""
-
-
-class NodeCluster:
-    """A control plane and its nodes; starts on entry.
-
-    Args:
-        folder: For everything that they write, unpacked images included; removed by the caller.
-        layout: Images that the nodes have (`node_images.build`).
-        num_nodes: 1 or 2.
-
-    Attributes:
-        control_plane: The control plane.
-        nodes: The nodes, in the order of their names node1, node2.
-    """
-
-    def __init__(self, folder: Path, layout: Path, *, num_nodes: int = 1) -> None:
-        self._folder = folder
-        self._layout = layout
-        self.control_plane = ControlPlane(
-            folder / "control-plane",
-            api_server_arguments=(
-                # Pods reach it at the node's address, by the Service `kubernetes`.
-                "--bind-address=0.0.0.0",
-                f"--advertise-address={NODE_ADDRESSES[0]}",
-                "--endpoint-reconciler-type=lease",
-                "--kubelet-preferred-address-types=InternalIP",
-            ),
-        )
-        self.nodes = [
-            Node(f"node{index + 1}", index, folder / f"node{index + 1}", self.control_plane)
-            for index in range(num_nodes)
-        ]
-        self._proxy: BackgroundProcess | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Start everything; returns when all nodes are ready.
-
-        Raises:
-            ConfigError: A program is not built.
-            Unavailable: Something ended, or is not ready in time.
-        """
-        self._fill_containerds()
-        self.control_plane.start()
-        for node in self.nodes:
-            node.start()
-        self._start_proxy()
-        for node in self.nodes:
-            node.wait_until_ready()
-
-    def stop(self) -> None:
-        """Stop all programs. Containers end with the process namespace at the latest."""
-        for node in self.nodes:
-            node.stop()
-        if self._proxy is not None:
-            self._proxy.stop()
-        self.control_plane.stop()
-
-    def _fill_containerds(self) -> None:
-        """Import the images once; other nodes get hard links to the same unpacked files."""
-        first, *others = self.nodes
-        first.start_containerd()
-        first.import_images(self._layout)
-        first.stop()
-        link_packages(first.folder / "containerd" / _LAYERS)
-        for node in others:
-            node.copy_images_of(first)
-
-    def _start_proxy(self) -> None:
-        folder = self._folder / "proxy"
-        folder.mkdir()
-        config = {
-            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-            "kind": "KubeProxyConfiguration",
-            "mode": "nftables",
-            "clientConnection": {
-                "kubeconfig": str(self.control_plane.kubeconfig_for("system:kube-proxy"))
-            },
-            "hostnameOverride": self.nodes[0].name,
-            "bindAddress": NODE_ADDRESSES[0],
-            "healthzBindAddress": "127.0.0.1:10256",
-            "metricsBindAddress": "127.0.0.1:10249",
-            # The machine's own limits are not ours to change.
-            "conntrack": {
-                "maxPerCore": 0,
-                "min": 0,
-                "tcpEstablishedTimeout": "0s",
-                "tcpCloseWaitTimeout": "0s",
-            },
-        }
-        path = _write(folder / "config.yaml", config)
-        command = [str(locate("kube-proxy")), f"--config={path}"]
-        self._proxy = BackgroundProcess("kube-proxy", command, folder / "kube-proxy.log")
 
 
 class Node:
@@ -176,7 +70,7 @@ class Node:
             Unavailable: The kubelet ended, or the node is not ready in time.
         """
         assert self._kubelet is not None
-        self._kubelet.wait_until(self._is_ready, _START_S, "ready")
+        self._kubelet.wait_until(self._is_ready, START_S, "ready")
 
     def start_containerd(self) -> None:
         """Start containerd alone; returns when it answers.
@@ -192,7 +86,7 @@ class Node:
         command = ["containerd", f"--config={config}"]
         process = BackgroundProcess("containerd", command, log)
         self._containerd = process
-        process.wait_until(lambda: self.ctr("version", check=False) != "", _START_S, "answering")
+        process.wait_until(lambda: self.ctr("version", check=False) != "", START_S, "answering")
 
     def import_images(self, layout: Path) -> None:
         """Import and unpack the images of an OCI layout.
@@ -280,7 +174,7 @@ class Node:
             ],
         }
         (self.folder / "cni").mkdir(exist_ok=True)
-        _write(self.folder / "cni/10-bridge.conflist", network)
+        write_config(self.folder / "cni/10-bridge.conflist", network)
 
     def _containerd_config(self) -> str:
         """For containerd 1 and 2, which call the same things by different names."""
@@ -361,7 +255,7 @@ oom_score = 0
             "imageGCLowThresholdPercent": 98,
             "nodeStatusUpdateFrequency": "2s",
         }
-        path = _write(self.folder / "kubelet.yaml", config)
+        path = write_config(self.folder / "kubelet.yaml", config)
         user = f"system:node:{self.name}"
         kubeconfig = self._control_plane.kubeconfig_for(user, ("system:nodes",))
         command = [
@@ -384,6 +278,7 @@ oom_score = 0
         return path
 
 
-def _write(path: Path, content: JsonObject) -> Path:
+def write_config(path: Path, content: JsonObject) -> Path:
+    """Write a configuration of a program as JSON, which is YAML too; returns the path."""
     path.write_text(json.dumps(content, indent=1))
     return path
