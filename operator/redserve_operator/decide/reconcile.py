@@ -140,7 +140,7 @@ class _Round:
         status = write_status(
             generation,
             store(verdicts, stored, generation, self.now),
-            [pool_entry(view) for view in scene.pools],
+            [pool_entry(view, self._note(view.pool, sizes)) for view in scene.pools],
             currentRevision=self._update if scene.is_settled and not self._is_stopped else current,
             updateRevision=self._update,
             endpoints=endpoints(self.service, resource["metadata"]["namespace"]),
@@ -154,6 +154,23 @@ class _Round:
             events=edges(before, status) if is_new else (),
             requeue_after_s=self._again_after_s(due),
         )
+
+    def _note(self, pool: Role, sizes: Mapping[Role, Size]) -> str:
+        """What people should know of a pool although no pod of it fails to start."""
+        stuck = min(
+            (
+                pod.name
+                for pod in self.observed.pods
+                if pod.pool == pool and is_overdue(pod, self.now)
+            ),
+            default="",
+        )
+        if stuck:
+            return (
+                f"{stuck}: its grace period is over and it is still there; its node may be gone, "
+                "or a finalizer holds it"
+            )
+        return sizes[pool].note
 
     @property
     def _update(self) -> str:

@@ -33,12 +33,14 @@ class Size:
             equal to `wanted` when the size is fixed.
         is_scaled: Whether others own the size.
         seed: What a RedPool of a pool that is scaled begins with.
+        note: For people: what was asked for, when the bounds do not allow it; else empty.
     """
 
     wanted: int
     least: int
     is_scaled: bool = False
     seed: int = 1
+    note: str = ""
 
 
 def size_of(spec: PoolSpec, red_pool: Mapping[str, Any] | None, standing: int = 0) -> Size:
@@ -55,9 +57,16 @@ def size_of(spec: PoolSpec, red_pool: Mapping[str, Any] | None, standing: int = 
     bounds = spec.scaling
     asked = _replicas(red_pool)
     seed = min(max(standing or _seed(spec), bounds.min_replicas), bounds.max_replicas)
-    wanted = seed if asked is None else asked
-    wanted = min(max(wanted, bounds.min_replicas), bounds.max_replicas)
-    return Size(wanted, min(wanted, max(1, bounds.min_replicas)), is_scaled=True, seed=seed)
+    asked = seed if asked is None else asked
+    wanted = min(max(asked, bounds.min_replicas), bounds.max_replicas)
+    allowed = f"scaling allows {bounds.min_replicas} to {bounds.max_replicas}"
+    return Size(
+        wanted,
+        min(wanted, max(1, bounds.min_replicas)),
+        is_scaled=True,
+        seed=seed,
+        note=f"{asked} replicas are asked for, and {allowed}" if asked != wanted else "",
+    )
 
 
 def may_be_none(spec: PoolSpec) -> bool:

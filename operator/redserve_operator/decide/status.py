@@ -48,10 +48,10 @@ def write_status(
     return {**_filled(status), "conditions": list(conditions)}
 
 
-def pool_entry(view: PoolView) -> Manifest:
-    """What status says of a pool."""
+def pool_entry(view: PoolView, note: str = "") -> Manifest:
+    """What status says of a pool; `note` is its message when no pod is in trouble."""
     troubles = (view.trouble, view.old_trouble)
-    message = next((trouble.message for trouble in troubles if trouble), "")
+    message = next((trouble.message for trouble in troubles if trouble), note)
     return {
         "name": view.pool,
         "desired": view.desired,

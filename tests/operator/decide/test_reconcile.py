@@ -11,7 +11,7 @@ import pytest
 from redserve.spec.pool_resource import RedPoolStatus
 from redserve.spec.status import RedServiceStatus
 from redserve_operator.decide.objects import key_of
-from redserve_operator.decide.observed import LoaderFacts, ObjectKey, Observed, Probed
+from redserve_operator.decide.observed import LoaderFacts, ObjectKey, Observed, PodFacts, Probed
 from redserve_operator.decide.plan import ApplyStatus, Delete, Plan
 from redserve_operator.decide.reconcile import reconcile
 from tests.operator.decide.golden_files import HUB, SCALED, SCENES, SPEC, running
@@ -336,6 +336,39 @@ def test_a_scaled_pool_whose_red_pool_is_deleted_keeps_its_size(has_status):
     world.finish()
     assert world.objects[key]["spec"]["replicas"] == 3
     assert world.resource["status"]["pools"][0]["readyText"] == "3/3"
+
+
+def test_a_size_beyond_the_bounds_is_told():
+    world = running(encoder=SCALED)
+    world.scale("encoder", 99)
+    world.finish()
+    pool = world.resource["status"]["pools"][0]
+    most = SCALED["scaling"]["maxReplicas"]
+    assert pool["desired"] == most
+    assert pool["message"].startswith("99 replicas are asked for, and scaling allows ")
+    world.scale("encoder", most)
+    world.finish()
+    assert "message" not in world.resource["status"]["pools"][0]
+
+
+def test_a_pod_that_does_not_go_is_named_and_waited_for_no_longer():
+    world = running()
+    ends = world.now + timedelta(seconds=30)
+    stuck = PodFacts("demo-router-x", "router", "old", False, terminating=True, leaves_by=ends)
+
+    def plan() -> Plan:
+        observed = world.observe()
+        seen = replace(observed, pods=(*observed.pods, stuck))
+        return reconcile(world.context, seen, world.now)
+
+    # It is looked at again when it should have gone, though nothing changes.
+    assert plan().requeue_after_s == 90.0
+    world.now = ends + timedelta(seconds=60)
+    late = plan()
+    assert late.status is not None
+    (router,) = (pool for pool in late.status["pools"] if pool["name"] == "router")
+    assert router["message"].startswith("demo-router-x: its grace period is over")
+    assert late.requeue_after_s is None
 
 
 def test_autoscaling_does_not_make_a_service_unready():

@@ -53,6 +53,10 @@ def next_write(of: EncoderSpec, have: Any) -> Action | None:
     return keep_red_pool(MANIFEST, of, children)
 
 
+def clamped(asked: int) -> str:
+    return f"{asked} replicas are asked for, and scaling allows 2 to 4"
+
+
 @pytest.mark.parametrize(
     ("of", "asked", "size"),
     [
@@ -62,8 +66,8 @@ def next_write(of: EncoderSpec, have: Any) -> Action | None:
         (scaled(2, 4), None, Size(2, 2, True)),
         (scaled(0, 4), None, Size(1, 1, True)),
         (scaled(0, 4), 0, Size(0, 0, True)),
-        (scaled(2, 4), 9, Size(4, 2, True)),
-        (scaled(2, 4), 1, Size(2, 2, True)),
+        (scaled(2, 4), 9, Size(4, 2, True, note=clamped(9))),
+        (scaled(2, 4), 1, Size(2, 2, True, note=clamped(1))),
         (scaled(1, 4), 3, Size(3, 1, True)),
     ],
 )
