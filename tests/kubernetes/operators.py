@@ -272,7 +272,7 @@ class Cluster:
         return condition
 
     def is_settled(self, service: str) -> bool:
-        """Whether its newest generation is rolled out and serves alone."""
+        """Whether its newest generation is rolled out and serves alone, and nothing is amiss."""
         found = self.get("RedService", service)
         if found is None:
             return False
@@ -281,7 +281,9 @@ class Cluster:
         return (
             bool(states)
             and all(c["observedGeneration"] == generation for c in states.values())
+            and states["Accepted"]["status"] == "True"
             and states["Ready"]["status"] == "True"
+            and states["Degraded"]["status"] == "False"
             and states["Progressing"]["reason"] == "RolloutComplete"
         )
 
