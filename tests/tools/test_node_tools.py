@@ -33,6 +33,16 @@ def test_a_package_that_is_not_installed() -> None:
         closure(["not-a-package-of-this-environment"])
 
 
+def test_a_requirement_for_another_platform_is_none() -> None:
+    assert names(["not-a-package; sys_platform == 'plan9'"]) == set()
+
+
+def test_hidden_folders_come_along() -> None:
+    """NIXL keeps its plugins in one."""
+    paths = [path for path, _ in files(closure(["nixl-cu13"]))]
+    assert any(path.startswith(".nixl_cu13") and "UCX" in path for path in paths)
+
+
 def test_files_come_after_their_folders_and_stay_below_the_packages() -> None:
     found = files(closure(["pydantic"]))
     paths = [path for path, _ in found]

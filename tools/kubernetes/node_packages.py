@@ -25,16 +25,17 @@ def closure(requirements: Iterable[str]) -> list[Distribution]:
     while waiting:
         requirement = waiting.pop()
         name, extras = canonicalize_name(requirement.name), frozenset(requirement.extras)
-        if (name, extras) in seen:
+        marker = requirement.marker
+        if (name, extras) in seen or (marker is not None and not marker.evaluate({"extra": ""})):
             continue
         seen.add((name, extras))
         one = found.setdefault(name, distribution(name))
         for text in one.requires or []:
             inner = Requirement(text)
-            wanted = [""] if inner.marker is None else ["", *extras]
             if inner.marker is None or any(
-                inner.marker.evaluate({"extra": extra}) for extra in wanted
+                inner.marker.evaluate({"extra": extra}) for extra in ("", *extras)
             ):
+                inner.marker = None
                 waiting.append(inner)
     return [found[name] for name in sorted(found)]
 
