@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from redserve.v1 import types_pb2 as redserve_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19redserve/v1/encoder.proto\x12\x0bredserve.v1\x1a\x17redserve/v1/types.proto\"\x15\n\x13GetModelInfoRequest\"\xa1\x01\n\x14GetModelInfoResponse\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x13\n\x0bplaceholder\x18\x03 \x01(\t\x12\x17\n\x0fimage_token_ids\x18\x04 \x03(\r\x12\x13\n\x0bhidden_size\x18\x05 \x01(\r\x12\x12\n\nnum_layers\x18\x06 \x01(\r\x12\r\n\x05\x64type\x18\x07 \x01(\t\"-\n\x07Picture\x12\x14\n\x0c\x63ontent_hash\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"9\n\x0f\x44\x65scribeRequest\x12&\n\x08pictures\x18\x01 \x03(\x0b\x32\x14.redserve.v1.Picture\"t\n\x10\x44\x65scribedPicture\x12-\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.redserve.v1.ItemMetadataH\x00\x12\'\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x16.redserve.v1.ItemErrorH\x00\x42\x08\n\x06result\",\n\tItemError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"C\n\x10\x44\x65scribeResponse\x12/\n\x08pictures\x18\x01 \x03(\x0b\x32\x1d.redserve.v1.DescribedPicture\"e\n\nEncodeItem\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12%\n\x07picture\x18\x03 \x01(\x0b\x32\x14.redserve.v1.Picture\x12\x10\n\x08num_rows\x18\x04 \x01(\r\"\xa8\x01\n\rEncodeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\r\x12\x13\n\x0b\x64\x65stination\x18\x03 \x01(\t\x12\x18\n\x10received_unix_ns\x18\x04 \x01(\x03\x12&\n\x05items\x18\x05 \x03(\x0b\x32\x17.redserve.v1.EncodeItem\x12\x18\n\x10\x64\x65stination_idle\x18\x06 \x01(\x08\"g\n\rItemPublished\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06\x63\x61\x63hed\x18\x03 \x01(\x08\x12&\n\x04\x62\x61rs\x18\x04 \x03(\x0b\x32\x18.redserve.v1.TimelineBar\"S\n\nItemFailed\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12%\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.redserve.v1.ItemError\"u\n\x0e\x45ncodeResponse\x12/\n\tpublished\x18\x01 \x01(\x0b\x32\x1a.redserve.v1.ItemPublishedH\x00\x12)\n\x06\x66\x61iled\x18\x02 \x01(\x0b\x32\x17.redserve.v1.ItemFailedH\x00\x42\x07\n\x05\x65vent\"G\n\x1b\x45ncoderServiceCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0citem_indices\x18\x02 \x03(\r\"\x1e\n\x1c\x45ncoderServiceCancelResponse\"9\n\x1e\x45ncoderServiceWatchLoadRequest\x12\x17\n\x0fmin_interval_ms\x18\x01 \x01(\r\"\x85\x01\n\x1f\x45ncoderServiceWatchLoadResponse\x12\x13\n\x0bqueued_rows\x18\x01 \x01(\r\x12\x14\n\x0crunning_rows\x18\x02 \x01(\r\x12\x11\n\tnum_items\x18\x03 \x01(\r\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07serving\x18\x05 \x01(\x08\x32\xbc\x03\n\x0e\x45ncoderService\x12S\n\x0cGetModelInfo\x12 .redserve.v1.GetModelInfoRequest\x1a!.redserve.v1.GetModelInfoResponse\x12G\n\x08\x44\x65scribe\x12\x1c.redserve.v1.DescribeRequest\x1a\x1d.redserve.v1.DescribeResponse\x12\x43\n\x06\x45ncode\x12\x1a.redserve.v1.EncodeRequest\x1a\x1b.redserve.v1.EncodeResponse0\x01\x12]\n\x06\x43\x61ncel\x12(.redserve.v1.EncoderServiceCancelRequest\x1a).redserve.v1.EncoderServiceCancelResponse\x12h\n\tWatchLoad\x12+.redserve.v1.EncoderServiceWatchLoadRequest\x1a,.redserve.v1.EncoderServiceWatchLoadResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19redserve/v1/encoder.proto\x12\x0bredserve.v1\x1a\x17redserve/v1/types.proto\"\x15\n\x13GetModelInfoRequest\"\xb4\x01\n\x14GetModelInfoResponse\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x13\n\x0bplaceholder\x18\x03 \x01(\t\x12\x17\n\x0fimage_token_ids\x18\x04 \x03(\r\x12\x13\n\x0bhidden_size\x18\x05 \x01(\r\x12\x12\n\nnum_layers\x18\x06 \x01(\r\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12\x11\n\ttransport\x18\x08 \x01(\t\"-\n\x07Picture\x12\x14\n\x0c\x63ontent_hash\x18\x01 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"9\n\x0f\x44\x65scribeRequest\x12&\n\x08pictures\x18\x01 \x03(\x0b\x32\x14.redserve.v1.Picture\"t\n\x10\x44\x65scribedPicture\x12-\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.redserve.v1.ItemMetadataH\x00\x12\'\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x16.redserve.v1.ItemErrorH\x00\x42\x08\n\x06result\",\n\tItemError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"C\n\x10\x44\x65scribeResponse\x12/\n\x08pictures\x18\x01 \x03(\x0b\x32\x1d.redserve.v1.DescribedPicture\"e\n\nEncodeItem\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12%\n\x07picture\x18\x03 \x01(\x0b\x32\x14.redserve.v1.Picture\x12\x10\n\x08num_rows\x18\x04 \x01(\r\"\xa8\x01\n\rEncodeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\r\x12\x13\n\x0b\x64\x65stination\x18\x03 \x01(\t\x12\x18\n\x10received_unix_ns\x18\x04 \x01(\x03\x12&\n\x05items\x18\x05 \x03(\x0b\x32\x17.redserve.v1.EncodeItem\x12\x18\n\x10\x64\x65stination_idle\x18\x06 \x01(\x08\"g\n\rItemPublished\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0e\n\x06\x63\x61\x63hed\x18\x03 \x01(\x08\x12&\n\x04\x62\x61rs\x18\x04 \x03(\x0b\x32\x18.redserve.v1.TimelineBar\"S\n\nItemFailed\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12%\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.redserve.v1.ItemError\"u\n\x0e\x45ncodeResponse\x12/\n\tpublished\x18\x01 \x01(\x0b\x32\x1a.redserve.v1.ItemPublishedH\x00\x12)\n\x06\x66\x61iled\x18\x02 \x01(\x0b\x32\x17.redserve.v1.ItemFailedH\x00\x42\x07\n\x05\x65vent\"G\n\x1b\x45ncoderServiceCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0citem_indices\x18\x02 \x03(\r\"\x1e\n\x1c\x45ncoderServiceCancelResponse\"9\n\x1e\x45ncoderServiceWatchLoadRequest\x12\x17\n\x0fmin_interval_ms\x18\x01 \x01(\r\"\x85\x01\n\x1f\x45ncoderServiceWatchLoadResponse\x12\x13\n\x0bqueued_rows\x18\x01 \x01(\r\x12\x14\n\x0crunning_rows\x18\x02 \x01(\r\x12\x11\n\tnum_items\x18\x03 \x01(\r\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07serving\x18\x05 \x01(\x08\x32\xbc\x03\n\x0e\x45ncoderService\x12S\n\x0cGetModelInfo\x12 .redserve.v1.GetModelInfoRequest\x1a!.redserve.v1.GetModelInfoResponse\x12G\n\x08\x44\x65scribe\x12\x1c.redserve.v1.DescribeRequest\x1a\x1d.redserve.v1.DescribeResponse\x12\x43\n\x06\x45ncode\x12\x1a.redserve.v1.EncodeRequest\x1a\x1b.redserve.v1.EncodeResponse0\x01\x12]\n\x06\x43\x61ncel\x12(.redserve.v1.EncoderServiceCancelRequest\x1a).redserve.v1.EncoderServiceCancelResponse\x12h\n\tWatchLoad\x12+.redserve.v1.EncoderServiceWatchLoadRequest\x1a,.redserve.v1.EncoderServiceWatchLoadResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,35 +35,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELINFOREQUEST']._serialized_start=67
   _globals['_GETMODELINFOREQUEST']._serialized_end=88
   _globals['_GETMODELINFORESPONSE']._serialized_start=91
-  _globals['_GETMODELINFORESPONSE']._serialized_end=252
-  _globals['_PICTURE']._serialized_start=254
-  _globals['_PICTURE']._serialized_end=299
-  _globals['_DESCRIBEREQUEST']._serialized_start=301
-  _globals['_DESCRIBEREQUEST']._serialized_end=358
-  _globals['_DESCRIBEDPICTURE']._serialized_start=360
-  _globals['_DESCRIBEDPICTURE']._serialized_end=476
-  _globals['_ITEMERROR']._serialized_start=478
-  _globals['_ITEMERROR']._serialized_end=522
-  _globals['_DESCRIBERESPONSE']._serialized_start=524
-  _globals['_DESCRIBERESPONSE']._serialized_end=591
-  _globals['_ENCODEITEM']._serialized_start=593
-  _globals['_ENCODEITEM']._serialized_end=694
-  _globals['_ENCODEREQUEST']._serialized_start=697
-  _globals['_ENCODEREQUEST']._serialized_end=865
-  _globals['_ITEMPUBLISHED']._serialized_start=867
-  _globals['_ITEMPUBLISHED']._serialized_end=970
-  _globals['_ITEMFAILED']._serialized_start=972
-  _globals['_ITEMFAILED']._serialized_end=1055
-  _globals['_ENCODERESPONSE']._serialized_start=1057
-  _globals['_ENCODERESPONSE']._serialized_end=1174
-  _globals['_ENCODERSERVICECANCELREQUEST']._serialized_start=1176
-  _globals['_ENCODERSERVICECANCELREQUEST']._serialized_end=1247
-  _globals['_ENCODERSERVICECANCELRESPONSE']._serialized_start=1249
-  _globals['_ENCODERSERVICECANCELRESPONSE']._serialized_end=1279
-  _globals['_ENCODERSERVICEWATCHLOADREQUEST']._serialized_start=1281
-  _globals['_ENCODERSERVICEWATCHLOADREQUEST']._serialized_end=1338
-  _globals['_ENCODERSERVICEWATCHLOADRESPONSE']._serialized_start=1341
-  _globals['_ENCODERSERVICEWATCHLOADRESPONSE']._serialized_end=1474
-  _globals['_ENCODERSERVICE']._serialized_start=1477
-  _globals['_ENCODERSERVICE']._serialized_end=1921
+  _globals['_GETMODELINFORESPONSE']._serialized_end=271
+  _globals['_PICTURE']._serialized_start=273
+  _globals['_PICTURE']._serialized_end=318
+  _globals['_DESCRIBEREQUEST']._serialized_start=320
+  _globals['_DESCRIBEREQUEST']._serialized_end=377
+  _globals['_DESCRIBEDPICTURE']._serialized_start=379
+  _globals['_DESCRIBEDPICTURE']._serialized_end=495
+  _globals['_ITEMERROR']._serialized_start=497
+  _globals['_ITEMERROR']._serialized_end=541
+  _globals['_DESCRIBERESPONSE']._serialized_start=543
+  _globals['_DESCRIBERESPONSE']._serialized_end=610
+  _globals['_ENCODEITEM']._serialized_start=612
+  _globals['_ENCODEITEM']._serialized_end=713
+  _globals['_ENCODEREQUEST']._serialized_start=716
+  _globals['_ENCODEREQUEST']._serialized_end=884
+  _globals['_ITEMPUBLISHED']._serialized_start=886
+  _globals['_ITEMPUBLISHED']._serialized_end=989
+  _globals['_ITEMFAILED']._serialized_start=991
+  _globals['_ITEMFAILED']._serialized_end=1074
+  _globals['_ENCODERESPONSE']._serialized_start=1076
+  _globals['_ENCODERESPONSE']._serialized_end=1193
+  _globals['_ENCODERSERVICECANCELREQUEST']._serialized_start=1195
+  _globals['_ENCODERSERVICECANCELREQUEST']._serialized_end=1266
+  _globals['_ENCODERSERVICECANCELRESPONSE']._serialized_start=1268
+  _globals['_ENCODERSERVICECANCELRESPONSE']._serialized_end=1298
+  _globals['_ENCODERSERVICEWATCHLOADREQUEST']._serialized_start=1300
+  _globals['_ENCODERSERVICEWATCHLOADREQUEST']._serialized_end=1357
+  _globals['_ENCODERSERVICEWATCHLOADRESPONSE']._serialized_start=1360
+  _globals['_ENCODERSERVICEWATCHLOADRESPONSE']._serialized_end=1493
+  _globals['_ENCODERSERVICE']._serialized_start=1496
+  _globals['_ENCODERSERVICE']._serialized_end=1940
 # @@protoc_insertion_point(module_scope)

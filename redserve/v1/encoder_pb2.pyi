@@ -44,6 +44,7 @@ class GetModelInfoResponse(google.protobuf.message.Message):
     HIDDEN_SIZE_FIELD_NUMBER: builtins.int
     NUM_LAYERS_FIELD_NUMBER: builtins.int
     DTYPE_FIELD_NUMBER: builtins.int
+    TRANSPORT_FIELD_NUMBER: builtins.int
     fingerprint: builtins.str
     """Digest over the checkpoint's files; must equal the LLM replica's."""
     family: builtins.str
@@ -56,6 +57,8 @@ class GetModelInfoResponse(google.protobuf.message.Message):
     """1 + number of deepstack layers: an embedding is [num_layers, rows, hidden_size]."""
     dtype: builtins.str
     """"float32", "bfloat16" or "float16"."""
+    transport: builtins.str
+    """Best data path that it offers: "rdma", "tcp", "grpc" or "inproc"."""
     @property
     def image_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Tokens whose positions receive embedding rows."""
@@ -70,8 +73,9 @@ class GetModelInfoResponse(google.protobuf.message.Message):
         hidden_size: builtins.int = ...,
         num_layers: builtins.int = ...,
         dtype: builtins.str = ...,
+        transport: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "family", b"family", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "image_token_ids", b"image_token_ids", "num_layers", b"num_layers", "placeholder", b"placeholder"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "family", b"family", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "image_token_ids", b"image_token_ids", "num_layers", b"num_layers", "placeholder", b"placeholder", "transport", b"transport"]) -> None: ...
 
 Global___GetModelInfoResponse: typing_extensions.TypeAlias = GetModelInfoResponse
 

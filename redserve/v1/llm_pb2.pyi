@@ -487,6 +487,7 @@ class LlmServiceGetModelInfoResponse(google.protobuf.message.Message):
     MAX_ITEM_BYTES_FIELD_NUMBER: builtins.int
     KV_CACHE_TOKENS_FIELD_NUMBER: builtins.int
     DEFAULT_SAMPLING_FIELD_NUMBER: builtins.int
+    TRANSPORT_FIELD_NUMBER: builtins.int
     fingerprint: builtins.str
     """Digest over the checkpoint's files; must equal the encoders'."""
     family: builtins.str
@@ -501,6 +502,8 @@ class LlmServiceGetModelInfoResponse(google.protobuf.message.Message):
     """Largest embedding that fits the arena, bytes."""
     kv_cache_tokens: builtins.int
     """Tokens that the KV cache holds."""
+    transport: builtins.str
+    """Data path in use: "rdma", "tcp", "grpc" or "inproc"."""
     @property
     def default_sampling(self) -> redserve.v1.types_pb2.SamplingParams:
         """Checkpoint's sampling defaults, every field set."""
@@ -516,8 +519,53 @@ class LlmServiceGetModelInfoResponse(google.protobuf.message.Message):
         max_item_bytes: builtins.int = ...,
         kv_cache_tokens: builtins.int = ...,
         default_sampling: redserve.v1.types_pb2.SamplingParams | None = ...,
+        transport: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["default_sampling", b"default_sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["default_sampling", b"default_sampling", "family", b"family", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "kv_cache_tokens", b"kv_cache_tokens", "max_item_bytes", b"max_item_bytes", "max_model_length", b"max_model_length", "num_layers", b"num_layers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_sampling", b"default_sampling", "family", b"family", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "kv_cache_tokens", b"kv_cache_tokens", "max_item_bytes", b"max_item_bytes", "max_model_length", b"max_model_length", "num_layers", b"num_layers", "transport", b"transport"]) -> None: ...
 
 Global___LlmServiceGetModelInfoResponse: typing_extensions.TypeAlias = LlmServiceGetModelInfoResponse
+
+@typing.final
+class CheckTransportRequest(google.protobuf.message.Message):
+    """Asks for a probe to be read. The call's deadline is the check's."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENCODER_ADDRESS_FIELD_NUMBER: builtins.int
+    encoder_address: builtins.str
+    """host:port of the encoder's gRPC server."""
+    def __init__(
+        self,
+        *,
+        encoder_address: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["encoder_address", b"encoder_address"]) -> None: ...
+
+Global___CheckTransportRequest: typing_extensions.TypeAlias = CheckTransportRequest
+
+@typing.final
+class CheckTransportResponse(google.protobuf.message.Message):
+    """The probe has come, and is what was sent."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TRANSPORT_FIELD_NUMBER: builtins.int
+    NUM_BYTES_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    transport: builtins.str
+    """Data path of this pair: "rdma", "tcp", "grpc" or "inproc"."""
+    num_bytes: builtins.int
+    """Size of the probe."""
+    seconds: builtins.float
+    """From lease to checked bytes."""
+    def __init__(
+        self,
+        *,
+        transport: builtins.str = ...,
+        num_bytes: builtins.int = ...,
+        seconds: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["num_bytes", b"num_bytes", "seconds", b"seconds", "transport", b"transport"]) -> None: ...
+
+Global___CheckTransportResponse: typing_extensions.TypeAlias = CheckTransportResponse

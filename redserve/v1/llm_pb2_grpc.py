@@ -60,6 +60,11 @@ class LlmServiceStub(object):
                 request_serializer=redserve_dot_v1_dot_llm__pb2.LlmServiceGetModelInfoRequest.SerializeToString,
                 response_deserializer=redserve_dot_v1_dot_llm__pb2.LlmServiceGetModelInfoResponse.FromString,
                 _registered_method=True)
+        self.CheckTransport = channel.unary_unary(
+                '/redserve.v1.LlmService/CheckTransport',
+                request_serializer=redserve_dot_v1_dot_llm__pb2.CheckTransportRequest.SerializeToString,
+                response_deserializer=redserve_dot_v1_dot_llm__pb2.CheckTransportResponse.FromString,
+                _registered_method=True)
 
 
 class LlmServiceServicer(object):
@@ -101,6 +106,14 @@ class LlmServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckTransport(self, request, context):
+        """Reads a probe from an encoder, as embeddings are read, and measures it. Requests come first:
+        the call fails with RESOURCE_EXHAUSTED while there are any, and when one comes meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LlmServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +141,11 @@ def add_LlmServiceServicer_to_server(servicer, server):
                     servicer.GetModelInfo,
                     request_deserializer=redserve_dot_v1_dot_llm__pb2.LlmServiceGetModelInfoRequest.FromString,
                     response_serializer=redserve_dot_v1_dot_llm__pb2.LlmServiceGetModelInfoResponse.SerializeToString,
+            ),
+            'CheckTransport': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckTransport,
+                    request_deserializer=redserve_dot_v1_dot_llm__pb2.CheckTransportRequest.FromString,
+                    response_serializer=redserve_dot_v1_dot_llm__pb2.CheckTransportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +284,33 @@ class LlmService(object):
             '/redserve.v1.LlmService/GetModelInfo',
             redserve_dot_v1_dot_llm__pb2.LlmServiceGetModelInfoRequest.SerializeToString,
             redserve_dot_v1_dot_llm__pb2.LlmServiceGetModelInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckTransport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redserve.v1.LlmService/CheckTransport',
+            redserve_dot_v1_dot_llm__pb2.CheckTransportRequest.SerializeToString,
+            redserve_dot_v1_dot_llm__pb2.CheckTransportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -105,7 +105,23 @@ _LlmServiceGetModelInfoType = typing_extensions.TypeVar(
     ],
 )
 
-class LlmServiceStub(typing.Generic[_LlmServiceGenerateType, _LlmServiceEmbeddingReadyType, _LlmServiceCancelType, _LlmServiceWatchLoadType, _LlmServiceGetModelInfoType]):
+_LlmServiceCheckTransportType = typing_extensions.TypeVar(
+    '_LlmServiceCheckTransportType',
+    grpc.UnaryUnaryMultiCallable[
+        redserve.v1.llm_pb2.CheckTransportRequest,
+        redserve.v1.llm_pb2.CheckTransportResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        redserve.v1.llm_pb2.CheckTransportRequest,
+        redserve.v1.llm_pb2.CheckTransportResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        redserve.v1.llm_pb2.CheckTransportRequest,
+        redserve.v1.llm_pb2.CheckTransportResponse,
+    ],
+)
+
+class LlmServiceStub(typing.Generic[_LlmServiceGenerateType, _LlmServiceEmbeddingReadyType, _LlmServiceCancelType, _LlmServiceWatchLoadType, _LlmServiceGetModelInfoType, _LlmServiceCheckTransportType]):
     """Runs prefill over the ready prefix and decodes."""
 
     @typing.overload
@@ -129,6 +145,10 @@ class LlmServiceStub(typing.Generic[_LlmServiceGenerateType, _LlmServiceEmbeddin
         grpc.UnaryUnaryMultiCallable[
             redserve.v1.llm_pb2.LlmServiceGetModelInfoRequest,
             redserve.v1.llm_pb2.LlmServiceGetModelInfoResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            redserve.v1.llm_pb2.CheckTransportRequest,
+            redserve.v1.llm_pb2.CheckTransportResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -154,6 +174,10 @@ class LlmServiceStub(typing.Generic[_LlmServiceGenerateType, _LlmServiceEmbeddin
             redserve.v1.llm_pb2.LlmServiceGetModelInfoRequest,
             redserve.v1.llm_pb2.LlmServiceGetModelInfoResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            redserve.v1.llm_pb2.CheckTransportRequest,
+            redserve.v1.llm_pb2.CheckTransportResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Generate: _LlmServiceGenerateType
@@ -170,6 +194,11 @@ class LlmServiceStub(typing.Generic[_LlmServiceGenerateType, _LlmServiceEmbeddin
 
     GetModelInfo: _LlmServiceGetModelInfoType
     """Names the checkpoint and its limits."""
+
+    CheckTransport: _LlmServiceCheckTransportType
+    """Reads a probe from an encoder, as embeddings are read, and measures it. Requests come first:
+    the call fails with RESOURCE_EXHAUSTED while there are any, and when one comes meanwhile.
+    """
 
 LlmServiceAsyncStub: typing_extensions.TypeAlias = LlmServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
@@ -191,6 +220,10 @@ LlmServiceAsyncStub: typing_extensions.TypeAlias = LlmServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         redserve.v1.llm_pb2.LlmServiceGetModelInfoRequest,
         redserve.v1.llm_pb2.LlmServiceGetModelInfoResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        redserve.v1.llm_pb2.CheckTransportRequest,
+        redserve.v1.llm_pb2.CheckTransportResponse,
     ],
 ]
 
@@ -236,5 +269,15 @@ class LlmServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[redserve.v1.llm_pb2.LlmServiceGetModelInfoResponse, collections.abc.Awaitable[redserve.v1.llm_pb2.LlmServiceGetModelInfoResponse]]:
         """Names the checkpoint and its limits."""
+
+    @abc.abstractmethod
+    def CheckTransport(
+        self,
+        request: redserve.v1.llm_pb2.CheckTransportRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[redserve.v1.llm_pb2.CheckTransportResponse, collections.abc.Awaitable[redserve.v1.llm_pb2.CheckTransportResponse]]:
+        """Reads a probe from an encoder, as embeddings are read, and measures it. Requests come first:
+        the call fails with RESOURCE_EXHAUSTED while there are any, and when one comes meanwhile.
+        """
 
 def add_LlmServiceServicer_to_server(servicer: LlmServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -354,12 +354,15 @@ class Replica(google.protobuf.message.Message):
     ADDRESS_FIELD_NUMBER: builtins.int
     SERVING_FIELD_NUMBER: builtins.int
     LOAD_FIELD_NUMBER: builtins.int
+    TRANSPORT_FIELD_NUMBER: builtins.int
     pool: builtins.str
     """"encoder" or "llm"."""
     address: builtins.str
     """host:port."""
     serving: builtins.bool
     """Whether it takes new work."""
+    transport: builtins.str
+    """Data path in use: "rdma", "tcp", "grpc" or "inproc"; empty before it is connected."""
     @property
     def load(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """Load figures by name, for people."""
@@ -371,10 +374,45 @@ class Replica(google.protobuf.message.Message):
         address: builtins.str = ...,
         serving: builtins.bool = ...,
         load: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        transport: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "load", b"load", "pool", b"pool", "serving", b"serving"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "load", b"load", "pool", b"pool", "serving", b"serving", "transport", b"transport"]) -> None: ...
 
 Global___Replica: typing_extensions.TypeAlias = Replica
+
+@typing.final
+class PairCheck(google.protobuf.message.Message):
+    """What is known of the way from an encoder to an LLM replica. Both serve the same checkpoint."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENCODER_FIELD_NUMBER: builtins.int
+    LLM_FIELD_NUMBER: builtins.int
+    TRANSPORT_FIELD_NUMBER: builtins.int
+    GB_PER_S_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    encoder: builtins.str
+    """host:port of the encoder."""
+    llm: builtins.str
+    """host:port of the LLM replica."""
+    transport: builtins.str
+    """Data path of the pair; empty while it is not measured."""
+    gb_per_s: builtins.float
+    """Gigabytes (10^9 bytes) per second; 0 while it is not measured."""
+    error: builtins.str
+    """Reason word of the last try if that failed, for example "PEER_LOST"; else empty."""
+    def __init__(
+        self,
+        *,
+        encoder: builtins.str = ...,
+        llm: builtins.str = ...,
+        transport: builtins.str = ...,
+        gb_per_s: builtins.float = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["encoder", b"encoder", "error", b"error", "gb_per_s", b"gb_per_s", "llm", b"llm", "transport", b"transport"]) -> None: ...
+
+Global___PairCheck: typing_extensions.TypeAlias = PairCheck
 
 @typing.final
 class ListReplicasResponse(google.protobuf.message.Message):
@@ -383,15 +421,21 @@ class ListReplicasResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REPLICAS_FIELD_NUMBER: builtins.int
+    PAIR_CHECKS_FIELD_NUMBER: builtins.int
     @property
     def replicas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Replica]:
         """By pool, then address."""
+
+    @property
+    def pair_checks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PairCheck]:
+        """By LLM replica, then encoder; of very large pools not all."""
 
     def __init__(
         self,
         *,
         replicas: collections.abc.Iterable[Global___Replica] | None = ...,
+        pair_checks: collections.abc.Iterable[Global___PairCheck] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["replicas", b"replicas"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["pair_checks", b"pair_checks", "replicas", b"replicas"]) -> None: ...
 
 Global___ListReplicasResponse: typing_extensions.TypeAlias = ListReplicasResponse
