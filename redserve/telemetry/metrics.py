@@ -65,6 +65,11 @@ class RouterMetrics:
             "redserve_overlap_ratio", "Share of encode time hidden behind prefill, per request",
             buckets=RATIO_BUCKETS, registry=registry,
         )  # fmt: skip
+        self.transport_item = Histogram(
+            "redserve_transport_item_seconds",
+            "Moving one embedding, all attempts; exposed while its request only waits, or hidden",
+            ["part"], buckets=SHORT_BUCKETS, registry=registry,
+        )  # fmt: skip
         self.inflight = Gauge(
             "redserve_inflight_requests", "Requests being served", registry=registry
         )

@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from redserve.telemetry.transport_times import transport_times
+
 if TYPE_CHECKING:
     from redserve.telemetry.timeline import Bar, Timeline
+    from redserve.telemetry.transport_times import ItemTransport
 
 _MARKS: Final = {
     "preprocess": "░",
     "queue": "·",
     "encode": "█",
+    "room": ":",
     "transfer": "▒",
+    "aborted": "x",
     "prefill": "▓",
     "decode": "=",
 }
@@ -49,7 +54,8 @@ def render_text(timeline: Timeline, width: int = 100) -> str:
         width: Columns of the whole picture; small ones are widened until the axis fits.
 
     Returns:
-        Lines without a trailing newline: title, ruler, rows, legend, summary.
+        Lines without a trailing newline: title, ruler, rows, legend, summary, and what transport
+        took item by item, if anything was transferred.
     """
     title = f"request {timeline.request_id}"
     if not timeline.bars:
@@ -77,6 +83,7 @@ def render_text(timeline: Timeline, width: int = 100) -> str:
     if used - _MARKS.keys():
         legend.append(f"{_OTHER_MARK} other")
     lines.extend(("legend: " + "  ".join(legend), _summary(timeline)))
+    lines.extend(_transport_table(transport_times(timeline.bars)))
     return "\n".join(lines)
 
 
@@ -117,7 +124,18 @@ def chrome_trace(timeline: Timeline) -> dict[str, Any]:
     if timeline.first_token_ns:
         ts = (timeline.first_token_ns - start_ns) / 1e3
         events.append({"ph": "i", "s": "g", "name": "first token", "ts": ts, "pid": 0, "tid": 0})
-    other = {"request_id": timeline.request_id, "overlap_ratio": timeline.overlap_ratio}
+    other = {
+        "request_id": timeline.request_id,
+        "overlap_ratio": timeline.overlap_ratio,
+        "transport": [
+            {
+                "item_index": item.item_index,
+                "exposed_ms": item.exposed_ns / 1e6,
+                "hidden_ms": item.hidden_ns / 1e6,
+            }
+            for item in transport_times(timeline.bars)
+        ],
+    }
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": other}
 
 
@@ -166,3 +184,21 @@ def _summary(timeline: Timeline) -> str:
     if timeline.overlap_ratio is not None:
         parts.append(f"overlap {timeline.overlap_ratio:.0%} of encode time hidden behind prefill")
     return ", ".join(parts) or "not finished"
+
+
+def _transport_table(items: tuple[ItemTransport, ...]) -> list[str]:
+    """Milliseconds of each item and of all; nothing when nothing was transferred."""
+    if not items:
+        return []
+    exposed_ns = sum(item.exposed_ns for item in items)
+    hidden_ns = sum(item.hidden_ns for item in items)
+    lines = ["transport      exposed       hidden"]
+    for item in items:
+        line = _transport_row(f"item {item.item_index}", item.exposed_ns, item.hidden_ns)
+        again = "" if item.num_attempts == 1 else f"  in {item.num_attempts} attempts"
+        lines.append(line + again)
+    return [*lines, _transport_row("all", exposed_ns, hidden_ns)]
+
+
+def _transport_row(label: str, exposed_ns: int, hidden_ns: int) -> str:
+    return f"{label:9} {exposed_ns / 1e6:9.2f} ms {hidden_ns / 1e6:9.2f} ms"

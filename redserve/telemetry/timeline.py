@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from redserve.telemetry.intervals import intersection, length, union
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -12,6 +14,12 @@ ENCODE = "encode"
 """Name of the bars during which an encoder computed."""
 PREFILL = "prefill"
 """Name of the bars during which an LLM replica computed prompt tokens."""
+ROOM = "room"
+"""Name of the bars during which an announced embedding waited: for room, or for its turn."""
+TRANSFER = "transfer"
+"""Name of the bars of pulls that brought an embedding: lease asked for to bytes checked."""
+ABORTED = "aborted"
+"""Name of the bars of pulls that ended without it; `detail` says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +28,7 @@ class Bar:
 
     Attributes:
         lane: Which process, for example "encoder-0".
-        name: "preprocess", "queue", "encode", "transfer", "prefill", "decode", ...
+        name: "preprocess", "queue", "encode", "room", "transfer", "prefill", "decode", ...
         start_ns: Nanoseconds since the Unix epoch.
         end_ns: Nanoseconds since the Unix epoch; not before start_ns.
         item_index: The item it was about, if any.
@@ -69,39 +77,7 @@ def overlap_ratio(bars: Iterable[Bar]) -> float | None:
         A number in [0, 1]; None when nothing was encoded (or in no time at all).
     """
     kept = tuple(bars)
-    encode = _union((bar.start_ns, bar.end_ns) for bar in kept if bar.name == ENCODE)
-    prefill = _union((bar.start_ns, bar.end_ns) for bar in kept if bar.name == PREFILL)
-    total = _length(encode)
-    return _length(_intersection(encode, prefill)) / total if total else None
-
-
-def _union(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Disjoint intervals in order that cover the same points; empty ones vanish."""
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(interval for interval in intervals if interval[0] < interval[1]):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
-
-
-def _intersection(
-    left: list[tuple[int, int]], right: list[tuple[int, int]]
-) -> list[tuple[int, int]]:
-    """Common points of two unions, in one walk over both."""
-    common: list[tuple[int, int]] = []
-    i = j = 0
-    while i < len(left) and j < len(right):
-        start, end = max(left[i][0], right[j][0]), min(left[i][1], right[j][1])
-        if start < end:
-            common.append((start, end))
-        if left[i][1] < right[j][1]:
-            i += 1
-        else:
-            j += 1
-    return common
-
-
-def _length(intervals: list[tuple[int, int]]) -> int:
-    return sum(end - start for start, end in intervals)
+    encode = union((bar.start_ns, bar.end_ns) for bar in kept if bar.name == ENCODE)
+    prefill = union((bar.start_ns, bar.end_ns) for bar in kept if bar.name == PREFILL)
+    total = length(encode)
+    return length(intersection(encode, prefill)) / total if total else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from redserve.errors import Unavailable
 from redserve.telemetry.clock import now_ns
-from redserve.telemetry.timeline import Bar
+from redserve.telemetry.timeline import TRANSFER, Bar
 from redserve.v1 import llm_pb2 as pb
 from redserve.v1 import types_pb2
 from redserve.v1.llm_pb2_grpc import LlmServiceServicer, add_LlmServiceServicer_to_server
@@ -30,10 +30,12 @@ class FakeSequence:
     def __init__(self, request: pb.LlmServiceGenerateRequest) -> None:
         self.request = request
         self.arrived: dict[int, int] = {}
+        self.transfers: list[Bar] = []
         self.moved = asyncio.Event()
 
-    def arrive(self, index: int, attempt: int) -> None:
+    def arrive(self, index: int, attempt: int, lane: str) -> None:
         self.arrived[index] = attempt
+        self.transfers.append(Bar(lane, TRANSFER, now_ns(), now_ns(), index))
         self.moved.set()
         self.moved = asyncio.Event()
 
@@ -120,7 +122,7 @@ class FakeLlm(LlmServiceServicer):
         sequence = self.sequences.get((tag.request_id, tag.generation))
         if sequence is None:
             return pb.EmbeddingReadyResponse(accepted=False, why="unknown sequence")
-        sequence.arrive(tag.item_index, tag.attempt)
+        sequence.arrive(tag.item_index, tag.attempt, self.name)
         return pb.EmbeddingReadyResponse(accepted=True)
 
     async def Generate(  # noqa: N802
@@ -162,7 +164,7 @@ class FakeLlm(LlmServiceServicer):
                 yield response
             if self.before_finish is not None:
                 await self.before_finish(context)
-            yield self._finished(request, prefill)
+            yield self._finished(request, [prefill, *sequence.transfers])
         except asyncio.CancelledError:
             self.journal.note("generate_cancelled", key)
             raise
@@ -190,7 +192,7 @@ class FakeLlm(LlmServiceServicer):
             )
 
     def _finished(
-        self, request: pb.LlmServiceGenerateRequest, prefill: Bar
+        self, request: pb.LlmServiceGenerateRequest, bars: list[Bar]
     ) -> pb.LlmServiceGenerateResponse:
         num_words = min(len(self.words), request.sampling.max_tokens)
         cut = num_words < len(self.words)
@@ -202,7 +204,7 @@ class FakeLlm(LlmServiceServicer):
             num_item_tokens=sum(span.length for item in request.items for span in item.spans),
         )
         return pb.LlmServiceGenerateResponse(
-            finished=pb.SequenceFinished(reason=reason, usage=usage, bars=[bar_to_proto(prefill)])
+            finished=pb.SequenceFinished(reason=reason, usage=usage, bars=map(bar_to_proto, bars))
         )
 
     async def Cancel(  # noqa: N802

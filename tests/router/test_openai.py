@@ -75,8 +75,11 @@ async def test_async_stream_with_usage_and_timeline():
         assert pieces == list(WORDS)
         closing, usage = chunks[-2:]
         assert closing.choices[0].finish_reason == "stop"
-        names = {bar["name"] for bar in closing.redserve["timeline"]["bars"]}
+        timeline = closing.redserve["timeline"]
+        names = {bar["name"] for bar in timeline["bars"]}
         assert {"preprocess", "tokenize", "encode", "prefill"} <= names
+        assert [item["item_index"] for item in timeline["transport"]] == [0, 1, 2]
+        assert timeline["transport"][0].keys() > {"exposed_ns", "hidden_ns"}
         assert usage.choices == []
         assert usage.usage.completion_tokens == 5
         assert all(chunk.usage is None for chunk in chunks[:-1])
@@ -233,6 +236,8 @@ async def test_health_and_metrics():
             "redserve_time_per_output_token_seconds_count 1.0",
             "redserve_request_duration_seconds_count 2.0",
             "redserve_overlap_ratio_count 1.0",
+            'redserve_transport_item_seconds_count{part="exposed"} 2.0',
+            'redserve_transport_item_seconds_count{part="hidden"} 2.0',
             f'redserve_replica_serving{{address="{c.llms[0].address}",pool="llm"}} 1.0',
         ):
             assert line in metrics, line

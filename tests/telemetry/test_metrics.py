@@ -62,8 +62,8 @@ def test_names_carry_their_unit():
     [
         (
             RouterMetrics,
-            "requests ttft tpot duration queue_requests queue overlap_ratio inflight items "
-            "item_retries prompt_tokens output_tokens preprocess replica_serving",
+            "requests ttft tpot duration queue_requests queue overlap_ratio transport_item "
+            "inflight items item_retries prompt_tokens output_tokens preprocess replica_serving",
         ),
         (
             EncoderMetrics,

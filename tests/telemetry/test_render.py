@@ -47,6 +47,25 @@ def test_text_golden():
     assert render_text(TIMELINE, width=100) == GOLDEN
 
 
+TRANSFERS = (
+    Bar("llm-0", "transfer", at(40), at(44.5), 0, 256),
+    Bar("llm-0", "aborted", at(80), at(81), 1, 256, "peer lost"),
+    Bar("llm-0", "room", at(81), at(81.5), 1, 256),
+    Bar("llm-0", "transfer", at(81.5), at(83), 1, 256),
+)
+TABLE = """\
+transport      exposed       hidden
+item 0         0.00 ms      4.50 ms
+item 1         1.50 ms      1.00 ms  in 2 attempts
+all            1.50 ms      5.50 ms"""
+
+
+def test_transport_is_told_item_by_item():
+    text = render_text(replace(TIMELINE, bars=(*BARS, *TRANSFERS)))
+    assert text.endswith("\n" + TABLE)
+    assert ": room  ▒ transfer  x aborted" in text
+
+
 def test_an_unfinished_timeline_can_be_drawn():
     text = render_text(Timeline("req-2", BARS[:2], None, at(0)))
     assert "not finished" in text
@@ -93,6 +112,14 @@ def test_chrome_trace_is_json_with_every_bar(bars: tuple[Bar, ...]):
     assert {event["pid"] for event in complete} == labelled
     total_us = sum(event["dur"] for event in complete)
     assert abs(total_us - sum(bar.end_ns - bar.start_ns for bar in bars) / 1e3) < 1
+
+
+def test_chrome_trace_has_the_transport_times():
+    trace = chrome_trace(replace(TIMELINE, bars=(*BARS, *TRANSFERS)))
+    assert trace["otherData"]["transport"] == [
+        {"item_index": 0, "exposed_ms": 0.0, "hidden_ms": 4.5},
+        {"item_index": 1, "exposed_ms": 1.5, "hidden_ms": 1.0},
+    ]
 
 
 def test_chrome_trace_marks_the_first_token():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from redserve.errors import Cancelled, InternalError, Overloaded, RedServeError
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
+from redserve.telemetry.transport_times import transport_times
 from redserve_router.deadline import Deadline
 from redserve_router.dispatch.item_state import Outcome
 from redserve_router.dispatch.life import RequestLife
@@ -146,6 +147,9 @@ class Dispatcher:
             metrics.tpot.observe(decode_ns / 1e9 / (len(life.made) - 1))
         if ended.overlap_ratio is not None:
             metrics.overlap_ratio.observe(ended.overlap_ratio)
+        for item in transport_times(ended.bars):
+            metrics.transport_item.labels("exposed").observe(item.exposed_ns / 1e9)
+            metrics.transport_item.labels("hidden").observe(item.hidden_ns / 1e9)
 
     def _clean_up(self, sequence_id: str, encoders: set[EncoderReplica]) -> None:
         """Tell encoders to drop what they still hold; in the background, as far as they live."""

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from redserve.telemetry.transport_times import transport_times
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -114,6 +116,15 @@ def timeline_object(timeline: Timeline) -> dict[str, Any]:
         "first_token_ns": timeline.first_token_ns,
         "finished_ns": timeline.finished_ns,
         "overlap_ratio": timeline.overlap_ratio,
+        "transport": [
+            {
+                "item_index": item.item_index,
+                "exposed_ns": item.exposed_ns,
+                "hidden_ns": item.hidden_ns,
+                "num_attempts": item.num_attempts,
+            }
+            for item in transport_times(timeline.bars)
+        ],
         "bars": [
             {
                 "lane": bar.lane,
