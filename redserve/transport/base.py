@@ -4,10 +4,10 @@ The consumer owns the destination, so it alone decides when a buffer may be reus
 room first, asks the producer for a lease (`Descriptor`), pulls, checks, releases. A backend only
 moves bytes; leases, checksums and retries are the same for all of them.
 
-    producer: Pool -> Region -> LeaseTable.offer(key, region)
-    consumer: Pool -> Region -> Puller.pull(peer, key, region, deadline_s)
+    producer: Pool -> Buffer -> LeaseTable.offer(key, buffer)
+    consumer: Pool -> Buffer -> Puller.pull(peer, key, buffer, deadline_s)
                                    │ Prepare(key) -> Descriptor      (control, gRPC or in-process)
-                                   │ Transport.pull(descriptor, region)   (data, per backend)
+                                   │ Transport.pull(descriptor, buffer)   (data, per backend)
                                    │ checksum, ttl
                                    └ Release(lease)
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from redserve.transport.pool import Region
+    from redserve.transport.buffer import Buffer, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +52,29 @@ class Descriptor:
 
     Attributes:
         incarnation: Of the producer.
-        offset: In the producer's pool, bytes.
-        num_bytes: Length.
+        segments: The pieces in the producer's pool, in the order of the bytes.
         lease_id: Names the lease at the producer.
         ttl_s: How long the producer keeps the bytes, seconds from when it was made.
         checksum: xxh3_64 over the bytes; None means not computed.
     """
 
     incarnation: str
-    offset: int
-    num_bytes: int
+    segments: tuple[Segment, ...]
     lease_id: int
     ttl_s: float
     checksum: int | None
+
+    @property
+    def num_bytes(self) -> int:
+        """Length of all pieces."""
+        return sum(segment.num_bytes for segment in self.segments)
 
 
 class Transport(Protocol):
     """The data path of one backend, consumer side.
 
     Errors of `pull`: `PeerLost`, `DeadlineExceeded`, `CorruptTransfer`, `asyncio.CancelledError`.
-    After any of them the region must be given back with `Region.free`; a backend that still has
+    After any of them the destination must be given back with `free`; a backend that still has
     bytes in flight keeps it quarantined until they have landed.
     """
 
@@ -91,12 +94,12 @@ class Transport(Protocol):
         """Forget a peer; its pulls fail with PeerLost. Idempotent."""
         ...
 
-    async def pull(self, descriptor: Descriptor, destination: Region, deadline_s: float) -> None:
+    async def pull(self, descriptor: Descriptor, destination: Buffer, deadline_s: float) -> None:
         """Copy the leased bytes into `destination`, within `deadline_s` seconds."""
         ...
 
-    def quarantined_bytes(self) -> int:
-        """Bytes of regions that cannot be reused yet because a transfer hangs."""
+    def kind_for(self, incarnation: str) -> str:
+        """What moves the bytes of this peer: "rdma", "tcp", "grpc" or "inproc"."""
         ...
 
     async def close(self, timeout_s: float) -> bool:

@@ -130,9 +130,12 @@ def _observe(pool: Pool, metrics: TransportMetrics | None) -> None:
     used_gauge = metrics.pool_bytes.labels(state="used")
     free_gauge = metrics.pool_bytes.labels(state="free")
 
+    quarantined_gauge = metrics.pool_bytes.labels(state="quarantined")
+
     def report(used_bytes: int, free_bytes: int) -> None:
         used_gauge.set(used_bytes)
         free_gauge.set(free_bytes)
+        quarantined_gauge.set(pool.quarantined_bytes)
 
     pool.on_change(report)
 

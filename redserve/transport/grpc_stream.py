@@ -13,6 +13,7 @@ import grpc
 
 from redserve.errors import CorruptTransfer, DeadlineExceeded, PeerLost, RedServeError
 from redserve.transport.base import PeerInfo
+from redserve.transport.buffer import read, write
 from redserve.v1 import transport_pb2 as pb
 from redserve.v1 import transport_pb2_grpc
 from redserve.wire.channel import open_channel
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 
     from redserve.telemetry.metrics import TransportMetrics
     from redserve.transport.base import Descriptor
+    from redserve.transport.buffer import Buffer
     from redserve.transport.lease_table import LeaseTable
-    from redserve.transport.pool import Pool, Region
+    from redserve.transport.pool import Pool
 
 BACKEND: Final = "grpc"
 MESSAGE_BYTES: Final = 1 << 20
@@ -104,17 +106,17 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[pb.FetchResponse]:
         """Stream a leased tensor; CorruptTransfer as soon as the lease is over."""
-        region = self._table.region_of(request.lease_id)
-        region.hold()  # beyond the lease's own hold: the message in hand must stay intact
+        buffer = self._table.buffer_of(request.lease_id)
+        buffer.hold()  # beyond the lease's own hold: the message in hand must stay intact
         try:
-            for start in range(0, region.num_bytes, MESSAGE_BYTES):
-                self._table.region_of(request.lease_id)
-                piece = region.memory[start : start + MESSAGE_BYTES]
+            for start in range(0, buffer.num_bytes, MESSAGE_BYTES):
+                self._table.buffer_of(request.lease_id)
+                piece = read(buffer, start, min(start + MESSAGE_BYTES, buffer.num_bytes))
                 yield pb.FetchResponse(data=bytes(piece))
                 if self._bytes_out is not None:
                     self._bytes_out.inc(len(piece))
         finally:
-            region.unhold()
+            buffer.unhold()
 
     def _reap_later(self) -> None:
         """Have the leases of vanished consumers reaped when they are due."""
@@ -202,7 +204,7 @@ class GrpcTransport:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    async def pull(self, descriptor: Descriptor, destination: Region, deadline_s: float) -> None:
+    async def pull(self, descriptor: Descriptor, destination: Buffer, deadline_s: float) -> None:
         """See `Transport`."""
         incarnation = descriptor.incarnation
         channel = self._channels.get(incarnation)
@@ -214,7 +216,7 @@ class GrpcTransport:
         call = stub.Fetch(pb.FetchRequest(lease_id=descriptor.lease_id), timeout=deadline_s)
         destination.hold()
         try:
-            await _receive(call, destination.memory, descriptor.num_bytes)
+            await _receive(call, destination, descriptor.num_bytes)
         except grpc.aio.AioRpcError as error:
             raise _peer_error(error, incarnation) from error
         except asyncio.CancelledError:
@@ -226,9 +228,9 @@ class GrpcTransport:
             call.cancel()
             destination.unhold()
 
-    def quarantined_bytes(self) -> int:
+    def kind_for(self, incarnation: str) -> str:
         """See `Transport`."""
-        return self._pool.quarantined_bytes
+        return BACKEND
 
     async def close(self, timeout_s: float) -> bool:
         """See `Transport`."""
@@ -240,14 +242,14 @@ class GrpcTransport:
         return not pending
 
 
-async def _receive(call: Any, memory: memoryview, num_bytes: int) -> None:
-    """Copy the pieces of a Fetch stream into `memory`."""
+async def _receive(call: Any, destination: Buffer, num_bytes: int) -> None:
+    """Copy the pieces of a Fetch stream into `destination`."""
     position = 0
     async for response in call:
         end = position + len(response.data)
         if end > num_bytes:
             raise CorruptTransfer(f"more than the {num_bytes} bytes that the lease names")
-        memory[position:end] = response.data
+        write(destination, position, response.data)
         position = end
     if position != num_bytes:
         raise CorruptTransfer(f"the stream ended after {position} of {num_bytes} bytes")

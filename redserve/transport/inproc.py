@@ -12,11 +12,13 @@ from weakref import WeakValueDictionary
 
 from redserve.errors import DeadlineExceeded, PeerLost
 from redserve.transport.base import PeerInfo
+from redserve.transport.buffer import read, write
 
 if TYPE_CHECKING:
     from redserve.transport.base import Descriptor
+    from redserve.transport.buffer import Buffer
     from redserve.transport.lease_table import LeaseTable
-    from redserve.transport.pool import Pool, Region
+    from redserve.transport.pool import Pool
 
 BACKEND: Final = "inproc"
 CHUNK_BYTES: Final = 8 << 20
@@ -93,7 +95,7 @@ class InprocTransport:
         """See `Transport`."""
         self._peers.pop(incarnation, None)
 
-    async def pull(self, descriptor: Descriptor, destination: Region, deadline_s: float) -> None:
+    async def pull(self, descriptor: Descriptor, destination: Buffer, deadline_s: float) -> None:
         """See `Transport`."""
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + deadline_s
@@ -103,7 +105,7 @@ class InprocTransport:
         try:
             for start in range(0, descriptor.num_bytes, CHUNK_BYTES):
                 end = min(start + CHUNK_BYTES, descriptor.num_bytes)
-                destination.memory[start:end] = source.memory[start:end]
+                write(destination, start, read(source, start, end))
                 await asyncio.sleep(0)  # others' turn, and where a cancel arrives
                 self._source(descriptor)  # the peer and the lease must hold to the end
                 if loop.time() > ends_at:
@@ -112,20 +114,20 @@ class InprocTransport:
             destination.unhold()
             source.unhold()
 
-    def quarantined_bytes(self) -> int:
+    def kind_for(self, incarnation: str) -> str:
         """See `Transport`."""
-        return self._pool.quarantined_bytes
+        return BACKEND
 
     async def close(self, timeout_s: float) -> bool:
         """See `Transport`."""
         self._peers.clear()
         return True
 
-    def _source(self, descriptor: Descriptor) -> Region:
+    def _source(self, descriptor: Descriptor) -> Buffer:
         peer = self._peers.get(descriptor.incarnation)
         if peer is None:
             raise PeerLost(f"{descriptor.incarnation} is not a peer (any more)")
         table = _table_at(peer.address)
         if table.incarnation != descriptor.incarnation:
             raise PeerLost(f"{peer.address} is {table.incarnation} now")
-        return table.region_of(descriptor.lease_id)
+        return table.buffer_of(descriptor.lease_id)

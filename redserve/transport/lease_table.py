@@ -4,7 +4,7 @@
         │              ▲  any number of leases at once
         └─ withdraw(key): no new leases; those under way go on
 
-The table never frees a region: its owner does, whenever it likes. A lease holds the region, so
+The table never frees a buffer: its owner does, whenever it likes. A lease holds the buffer, so
 the pages return to the pool only after the last reader is done.
 """
 
@@ -17,15 +17,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import xxhash
-
 from redserve.errors import CorruptTransfer, TensorGone
 from redserve.transport.base import Descriptor
+from redserve.transport.buffer import checksum as checksum_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from redserve.transport.pool import Pool, Region
+    from redserve.transport.buffer import Buffer
+    from redserve.transport.pool import Pool
 
 GRACE_S: Final = 2.0
 """How long after its ttl a lease still holds the memory: a reader stops at ttl by its own clock,
@@ -37,7 +37,7 @@ class _Offer:
     """A tensor that may be leased."""
 
     key: str
-    region: Region
+    buffer: Buffer
     checksum: int | None
     on_released: Callable[[str, bool], None]
 
@@ -52,16 +52,11 @@ class _Lease:
     ends_at: float
 
 
-def checksum_of(region: Region) -> int:
-    """xxh3_64 over the bytes of a region."""
-    return xxhash.xxh3_64_intdigest(region.memory)
-
-
 class LeaseTable:
-    """Leases on the regions of one pool. Thread-safe; callbacks run in the caller's thread.
+    """Leases on the buffers of one pool. Thread-safe; callbacks run in the caller's thread.
 
     Args:
-        pool: Where the regions are.
+        pool: Where the buffers are.
         incarnation: Of this producer.
         ttl_s: How long a lease is good for, seconds.
         clock: Monotonic seconds.
@@ -91,34 +86,36 @@ class LeaseTable:
     def offer(
         self,
         key: str,
-        region: Region,
+        buffer: Buffer,
         on_released: Callable[[str, bool], None],
         *,
         checksum: bool = True,
     ) -> None:
-        """Let consumers lease `region` under `key`.
+        """Let consumers lease `buffer` under `key`.
 
-        The caller keeps owning the region and must not change its bytes from now on.
+        The caller keeps owning it and must not change its bytes from now on.
 
         Args:
             key: New at this producer.
-            region: The tensor's bytes.
+            buffer: The tensor's bytes, in one region or in many (`RegionList`).
             on_released: Called as `(key, consumed)` whenever a lease ends: consumed is True when
                 the reader has the bytes, False when it failed or vanished. The offer stays until
                 it is withdrawn, so that others may read.
-            checksum: Compute xxh3_64 now (37 GB/s), for the consumer to check.
+            checksum: Compute xxh3_64 now (37 GB/s), for the consumer to check; never of device
+                memory, which it would copy.
 
         Raises:
             ValueError: The key is offered already.
         """
-        offer = _Offer(key, region, checksum_of(region) if checksum else None, on_released)
+        has_checksum = checksum and self.pool.slab.host is not None
+        offer = _Offer(key, buffer, checksum_of(buffer) if has_checksum else None, on_released)
         with self._lock:
             if key in self._offers:
                 raise ValueError(f"{key!r} is offered already")
             self._offers[key] = offer
 
     def withdraw(self, key: str) -> bool:
-        """End an offer; idempotent. The owner may free the region at once in any case.
+        """End an offer; idempotent. The owner may free the buffer at once in any case.
 
         Returns:
             True when nobody reads it: its pages are reusable as soon as it is freed. False when
@@ -140,22 +137,21 @@ class LeaseTable:
             offer = self._offers.get(key)
             if offer is None:
                 raise TensorGone(f"{self.incarnation} does not offer {key!r} (any more)")
-            if offer.region.freed:
+            if offer.buffer.freed:
                 raise TensorGone(f"{key!r} was freed without being withdrawn")
-            offer.region.hold()
+            offer.buffer.hold()
             lease = _Lease(next(self._ids), offer, consumer, now + self.ttl_s)
             self._leases[lease.lease_id] = lease
         return Descriptor(
             incarnation=self.incarnation,
-            offset=offer.region.offset,
-            num_bytes=offer.region.num_bytes,
+            segments=offer.buffer.segments,
             lease_id=lease.lease_id,
             ttl_s=self.ttl_s,
             checksum=offer.checksum,
         )
 
-    def region_of(self, lease_id: int) -> Region:
-        """The leased region.
+    def buffer_of(self, lease_id: int) -> Buffer:
+        """The leased bytes.
 
         Raises:
             CorruptTransfer: There is no such lease, or its time is over.
@@ -164,7 +160,7 @@ class LeaseTable:
             lease = self._leases.get(lease_id)
             if lease is None or self._clock() >= lease.ends_at:
                 raise CorruptTransfer(f"lease {lease_id} is over; prepare the tensor again")
-            return lease.offer.region
+            return lease.offer.buffer
 
     def release(self, lease_id: int, consumed: bool) -> bool:
         """End a lease.
@@ -209,5 +205,5 @@ class LeaseTable:
         return len(self._offers)
 
     def _end(self, lease: _Lease, *, consumed: bool) -> None:
-        lease.offer.region.unhold()
+        lease.offer.buffer.unhold()
         lease.offer.on_released(lease.offer.key, consumed)

@@ -1,8 +1,6 @@
 """One slab of memory per process, and page-granular regions of it.
 
-A backend registers the slab once with its NIC and it is never unmapped: memory that a peer may
-still read or write must not vanish. A region goes back to the pool when its owner has freed it
-*and* nobody holds it:
+A region goes back to the pool when its owner has freed it *and* nobody holds it:
 
     owned ──free()──────────────────────────────► pool
       │                                             ▲
@@ -20,18 +18,19 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from redserve.errors import Overloaded
+from redserve.transport.buffer import Segment
 from redserve.transport.pages import PageAllocator
+from redserve.transport.slab import HostSlab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from numpy.typing import NDArray
 
-_ALIGNMENT: Final = 4096
-"""Bytes; the slab starts on a memory page, so every region is aligned to the page size."""
+    from redserve.transport.slab import Slab
+
 _RETRY_AFTER_S: Final = 1.0
 
 
@@ -58,14 +57,23 @@ class Region:
         self.num_pages = num_pages
 
     @property
-    def view(self) -> NDArray[np.uint8]:
-        """The bytes, uint8 of shape [num_bytes]; not to be touched after `free`."""
-        return self._pool.buffer[self.offset : self.offset + self.num_bytes]
+    def pool(self) -> Pool:
+        """Where it is."""
+        return self._pool
 
     @property
-    def memory(self) -> memoryview:
-        """The same bytes as a writable memoryview."""
-        return self.view.data
+    def segments(self) -> tuple[Segment, ...]:
+        """The one piece that it is; with this a region is a `Buffer`."""
+        return (Segment(self.offset, self.num_bytes),)
+
+    @property
+    def view(self) -> NDArray[np.uint8]:
+        """The bytes, uint8 of shape [num_bytes]; not to be touched after `free`.
+
+        Raises:
+            TypeError: They are a device's memory.
+        """
+        return self._pool.buffer[self.offset : self.offset + self.num_bytes]
 
     @property
     def freed(self) -> bool:
@@ -100,26 +108,42 @@ class Pool:
     """A slab with a first-fit page allocator.
 
     Args:
-        num_bytes: Size; rounded up to whole pages. Touched now, so that no transfer waits for the
-            kernel to map pages.
+        num_bytes: Size; rounded up to whole pages.
         page_bytes: Granularity, a multiple of 64.
+        make_slab: Makes the memory, of the size that it is given in bytes; host memory by default.
+
+    Attributes:
+        slab: The memory.
     """
 
-    def __init__(self, num_bytes: int, page_bytes: int = 4096) -> None:
+    def __init__(
+        self,
+        num_bytes: int,
+        page_bytes: int = 4096,
+        make_slab: Callable[[int], Slab] = HostSlab,
+    ) -> None:
         if num_bytes < 1 or page_bytes < 64 or page_bytes % 64:
             raise ValueError(f"no pool of {num_bytes} bytes in pages of {page_bytes}")
         self.page_bytes = page_bytes
         num_pages = -(-num_bytes // page_bytes)
         self.num_bytes = num_pages * page_bytes
-        slab = np.empty(self.num_bytes + _ALIGNMENT, np.uint8)
-        start = -slab.ctypes.data % _ALIGNMENT
-        self.buffer: NDArray[np.uint8] = slab[start : start + self.num_bytes]
-        self.buffer.fill(0)
+        self.slab = make_slab(self.num_bytes)
         self._lock = threading.Lock()
         self._pages = PageAllocator(num_pages)
         self._quarantined_pages = 0
         self._waiters: deque[_Waiter] = deque()
         self._observers: tuple[Callable[[int, int], None], ...] = ()
+
+    @property
+    def buffer(self) -> NDArray[np.uint8]:
+        """The memory, uint8 of shape [num_bytes].
+
+        Raises:
+            TypeError: It is a device's.
+        """
+        if self.slab.host is None:
+            raise TypeError("device memory has no view on the host")
+        return self.slab.host
 
     @property
     def used_bytes(self) -> int:

@@ -17,16 +17,16 @@ from redserve.errors import (
     TensorGone,
 )
 from redserve.telemetry.log import get_logger
+from redserve.transport.buffer import checksum
 from redserve.transport.connections import RELEASE_TIMEOUT_S, Connections
-from redserve.transport.lease_table import checksum_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from redserve.telemetry.metrics import TransportMetrics
     from redserve.transport.base import Descriptor, PeerInfo, Producer, Transport
+    from redserve.transport.buffer import Buffer
     from redserve.transport.connections import Connection
-    from redserve.transport.pool import Region
 
 log = get_logger()
 
@@ -40,7 +40,7 @@ class _Job:
     """One pull: what, whereto, until when (event loop time)."""
 
     tensor_key: str
-    destination: Region
+    destination: Buffer
     ends_at: float
 
 
@@ -73,7 +73,7 @@ class Puller:
             metrics.info.labels(transport=self._kind).set(1)
 
     async def pull(
-        self, producer: PeerInfo, tensor_key: str, destination: Region, deadline_s: float
+        self, producer: PeerInfo, tensor_key: str, destination: Buffer, deadline_s: float
     ) -> None:
         """Fill `destination` with the tensor, check it, and release it at the producer.
 
@@ -225,25 +225,26 @@ def _left(job: _Job) -> float:
     return left_s
 
 
-def _check(descriptor: Descriptor, peer: PeerInfo, destination: Region) -> None:
+def _check(descriptor: Descriptor, peer: PeerInfo, destination: Buffer) -> None:
     """A lease that does not fit must not reach a backend, which would believe it."""
     if descriptor.num_bytes != destination.num_bytes:
         raise InternalError(
             f"the tensor has {descriptor.num_bytes} bytes, its destination {destination.num_bytes}"
         )
-    if peer.pool_bytes and descriptor.offset + descriptor.num_bytes > peer.pool_bytes:
+    ends_at = max(segment.offset + segment.num_bytes for segment in descriptor.segments)
+    if peer.pool_bytes and ends_at > peer.pool_bytes:
         raise InternalError(f"the lease reaches beyond the pool of {peer.incarnation}")
 
 
-async def _verify(descriptor: Descriptor, destination: Region, lease_ends_at: float) -> None:
+async def _verify(descriptor: Descriptor, destination: Buffer, lease_ends_at: float) -> None:
     if asyncio.get_running_loop().time() >= lease_ends_at:
         raise CorruptTransfer("the lease ended before the tensor was read")
     if descriptor.checksum is None:
         return
     if destination.num_bytes <= INLINE_CHECKSUM_BYTES:
-        found = checksum_of(destination)
+        found = checksum(destination)
     else:
         # It reads on when this task is cancelled, and nobody looks at what it finds.
-        found = await asyncio.to_thread(checksum_of, destination)
+        found = await asyncio.to_thread(checksum, destination)
     if found != descriptor.checksum:
         raise CorruptTransfer(f"checksum {found:016x} instead of {descriptor.checksum:016x}")

@@ -4,7 +4,9 @@ isort:skip_file
 The control side of moving tensors: who has what, under which lease. Served by producers."""
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.message
 import sys
 import typing
@@ -122,24 +124,41 @@ class PrepareRequest(google.protobuf.message.Message):
 Global___PrepareRequest: typing_extensions.TypeAlias = PrepareRequest
 
 @typing.final
+class Segment(google.protobuf.message.Message):
+    """A piece of a tensor."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: builtins.int
+    NUM_BYTES_FIELD_NUMBER: builtins.int
+    offset: builtins.int
+    """Offset in the pool, bytes."""
+    num_bytes: builtins.int
+    """Bytes; at least one."""
+    def __init__(
+        self,
+        *,
+        offset: builtins.int = ...,
+        num_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["num_bytes", b"num_bytes", "offset", b"offset"]) -> None: ...
+
+Global___Segment: typing_extensions.TypeAlias = Segment
+
+@typing.final
 class Descriptor(google.protobuf.message.Message):
     """Where the bytes are, and for how long."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     INCARNATION_FIELD_NUMBER: builtins.int
-    OFFSET_FIELD_NUMBER: builtins.int
-    NUM_BYTES_FIELD_NUMBER: builtins.int
     LEASE_ID_FIELD_NUMBER: builtins.int
     TTL_MS_FIELD_NUMBER: builtins.int
     CHECKSUM_FIELD_NUMBER: builtins.int
     CHECKSUM_VALID_FIELD_NUMBER: builtins.int
+    SEGMENTS_FIELD_NUMBER: builtins.int
     incarnation: builtins.str
     """Incarnation of the producer."""
-    offset: builtins.int
-    """Offset in the pool, bytes."""
-    num_bytes: builtins.int
-    """Bytes."""
     lease_id: builtins.int
     """The lease."""
     ttl_ms: builtins.int
@@ -148,18 +167,21 @@ class Descriptor(google.protobuf.message.Message):
     """xxh3_64 over the bytes; 0 with checksum_valid false means not computed."""
     checksum_valid: builtins.bool
     """Whether the checksum counts."""
+    @property
+    def segments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Segment]:
+        """The pieces, in the order of the bytes; one for an embedding, many for KV blocks."""
+
     def __init__(
         self,
         *,
         incarnation: builtins.str = ...,
-        offset: builtins.int = ...,
-        num_bytes: builtins.int = ...,
         lease_id: builtins.int = ...,
         ttl_ms: builtins.int = ...,
         checksum: builtins.int = ...,
         checksum_valid: builtins.bool = ...,
+        segments: collections.abc.Iterable[Global___Segment] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["checksum", b"checksum", "checksum_valid", b"checksum_valid", "incarnation", b"incarnation", "lease_id", b"lease_id", "num_bytes", b"num_bytes", "offset", b"offset", "ttl_ms", b"ttl_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["checksum", b"checksum", "checksum_valid", b"checksum_valid", "incarnation", b"incarnation", "lease_id", b"lease_id", "segments", b"segments", "ttl_ms", b"ttl_ms"]) -> None: ...
 
 Global___Descriptor: typing_extensions.TypeAlias = Descriptor
 

@@ -7,6 +7,7 @@ import math
 
 from redserve.errors import CorruptTransfer
 from redserve.transport.base import Descriptor, PeerInfo
+from redserve.transport.buffer import Segment
 from redserve.v1 import transport_pb2 as pb
 
 
@@ -53,8 +54,10 @@ def descriptor_to_proto(descriptor: Descriptor) -> pb.Descriptor:
     """Where leased bytes are. The time to live is rounded down to milliseconds."""
     return pb.Descriptor(
         incarnation=descriptor.incarnation,
-        offset=descriptor.offset,
-        num_bytes=descriptor.num_bytes,
+        segments=[
+            pb.Segment(offset=segment.offset, num_bytes=segment.num_bytes)
+            for segment in descriptor.segments
+        ],
         lease_id=descriptor.lease_id,
         # A float a hair below the millisecond it stands for must not lose it.
         ttl_ms=math.floor(round(descriptor.ttl_s * 1e3, 3)),
@@ -64,11 +67,18 @@ def descriptor_to_proto(descriptor: Descriptor) -> pb.Descriptor:
 
 
 def descriptor_from_proto(proto: pb.Descriptor) -> Descriptor:
-    """Where leased bytes are."""
+    """Where leased bytes are.
+
+    Raises:
+        CorruptTransfer: No piece, or an empty one.
+    """
+    if not proto.segments or any(not segment.num_bytes for segment in proto.segments):
+        raise CorruptTransfer(
+            f"the lease of {proto.incarnation!r} has an empty piece, or none", field="segments"
+        )
     return Descriptor(
         incarnation=proto.incarnation,
-        offset=proto.offset,
-        num_bytes=proto.num_bytes,
+        segments=tuple(Segment(one.offset, one.num_bytes) for one in proto.segments),
         lease_id=proto.lease_id,
         ttl_s=proto.ttl_ms / 1e3,
         checksum=proto.checksum if proto.checksum_valid else None,

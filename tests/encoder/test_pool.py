@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redserve.errors import InternalError, PolicyViolation
+from redserve.transport.buffer import read
 from redserve.transport.pool import Pool
 from redserve_encoder.cache import Embedding, EmbeddingCache
 from redserve_encoder.fake import FakeVision
@@ -113,14 +114,15 @@ async def test_a_lease_that_outlives_its_hold_keeps_the_memory() -> None:
         await b.encode("holder", [item(i, data) for i, data in enumerate(pictures[:4])])
         tables = b.replica.producer.lease_table
         leased = tables.prepare(b.llm.announced[0].request.tensor_key, "llm-0")
-        before = bytes(tables.region_of(leased.lease_id).view)
+        before = bytes(read(tables.buffer_of(leased.lease_id), 0, leased.num_bytes))
         waiting = asyncio.create_task(b.encode("next", [item(0, pictures[4])]))
         await b.prepared(pictures[4])
         for delivery in b.replica.reception.ledger.of_request("holder", [0]):
             b.replica.reception.drop(delivery, InternalError("for the test"))
         # Evicted, but somebody may still be reading: the bytes stay and nobody else gets them.
         await until(lambda: b.replica.pool.quarantined_bytes == 64 * 4096)
-        assert bytes(b.replica.pool.buffer[leased.offset :][: leased.num_bytes]) == before
+        (piece,) = leased.segments
+        assert bytes(b.replica.pool.buffer[piece.offset :][: piece.num_bytes]) == before
         assert not waiting.done()
         tables.reap(time.monotonic() + tables.ttl_s + tables.grace_s)
         assert published(await waiting) == [0]

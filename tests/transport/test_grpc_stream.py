@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from redserve.errors import CorruptTransfer, PeerLost
+from redserve.transport.buffer import Segment
 from redserve.transport.grpc_stream import GrpcProducer
 from redserve.v1 import transport_pb2 as pb
 from redserve.v1.transport_pb2_grpc import TransportServiceStub
@@ -59,9 +62,7 @@ async def test_a_stream_that_is_too_long_or_too_short_is_corrupt():
         lease = link.table.prepare("k", "c")
         for wrong in (MIB, 3 * MIB):
             region = link.consumer_pool.alloc(wrong)
-            descriptor = type(lease)(**{
-                name: getattr(lease, name) for name in lease.__slots__ if name != "num_bytes"
-            }, num_bytes=wrong)  # fmt: skip
+            descriptor = replace(lease, segments=(Segment(0, wrong),))
             with pytest.raises(CorruptTransfer, match="bytes"):
                 await transport.pull(descriptor, region, 5)
             region.free()

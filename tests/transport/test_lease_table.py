@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redserve.errors import CorruptTransfer, TensorGone
-from redserve.transport.lease_table import LeaseTable, checksum_of
+from redserve.transport.buffer import checksum
+from redserve.transport.lease_table import LeaseTable
 from redserve.transport.pool import Pool
 from tests.strategies import effort
 
@@ -44,10 +45,11 @@ def owner() -> Owner:
 
 def test_a_lease_names_place_size_time_and_checksum(owner: Owner):
     lease = owner.table.prepare("k", "c")
-    assert (lease.incarnation, lease.offset, lease.num_bytes) == ("p-1", owner.region.offset, 1000)
+    assert (lease.incarnation, lease.segments) == ("p-1", owner.region.segments)
+    assert lease.num_bytes == 1000
     assert lease.ttl_s == TTL_S
-    assert lease.checksum == checksum_of(owner.region)
-    assert owner.table.region_of(lease.lease_id) is owner.region
+    assert lease.checksum == checksum(owner.region)
+    assert owner.table.buffer_of(lease.lease_id) is owner.region
 
 
 def test_without_checksum_there_is_none(owner: Owner):
@@ -92,7 +94,7 @@ def test_several_consumers_read_at_once(owner: Owner):
     owner.region.free()
     for lease in leases:
         assert owner.pool.used_bytes > 0
-        assert owner.table.region_of(lease.lease_id) is owner.region
+        assert owner.table.buffer_of(lease.lease_id) is owner.region
         assert owner.table.release(lease.lease_id, consumed=True)
     assert owner.pool.used_bytes == 0
     assert owner.ended == [("k", True)] * 3
@@ -104,7 +106,7 @@ def test_an_expired_lease_is_not_valid_but_its_memory_stays_for_the_grace(owner:
     owner.region.free()
     owner.clock.now += TTL_S
     with pytest.raises(CorruptTransfer):
-        owner.table.region_of(lease.lease_id)
+        owner.table.buffer_of(lease.lease_id)
     assert owner.table.reap() == 0
     assert owner.pool.used_bytes > 0
     owner.clock.now += GRACE_S
@@ -156,7 +158,7 @@ def test_lease_ids_of_another_incarnation_mean_nothing(owner: Owner):
     lease = owner.table.prepare("k", "c")
     other.table.prepare("k", "c")
     with pytest.raises(CorruptTransfer):
-        other.table.region_of(lease.lease_id)
+        other.table.buffer_of(lease.lease_id)
     assert not other.table.release(lease.lease_id, consumed=True)
 
 

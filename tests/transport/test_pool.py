@@ -24,8 +24,8 @@ def test_memory_is_aligned_touched_and_shared_by_views(page_bytes: int):
     region = pool.alloc(page_bytes + 1)
     assert region.view.ctypes.data % 64 == 0
     assert pool.buffer.ctypes.data % 4096 == 0
-    assert len(region.view) == len(region.memory) == page_bytes + 1
-    region.memory[0:1] = b"\x07"
+    assert len(region.view) == len(region.view.data) == page_bytes + 1
+    region.view.data[0:1] = b"\x07"
     assert region.view[0] == pool.buffer[region.offset] == 7
 
 

@@ -18,14 +18,15 @@ from redserve.errors import (
 )
 from redserve.transport import connections
 from redserve.transport.base import Descriptor, PeerInfo
-from redserve.transport.lease_table import checksum_of
+from redserve.transport.buffer import Segment, write
+from redserve.transport.buffer import checksum as checksum_of
 from redserve.transport.pool import Pool
 from redserve.transport.puller import Puller
 from tests.transport.links import payload, until
 
 if TYPE_CHECKING:
     from redserve.transport.base import Producer
-    from redserve.transport.pool import Region
+    from redserve.transport.buffer import Buffer
 
 PEER = PeerInfo("p-1", "scripted", "somewhere", pool_bytes=1 << 20)
 DATA = payload(1000)
@@ -81,16 +82,16 @@ class Script:
     def remove_peer(self, incarnation: str) -> None:
         self.peers.remove(incarnation)
 
-    async def pull(self, descriptor: Descriptor, destination: Region, deadline_s: float) -> None:
+    async def pull(self, descriptor: Descriptor, destination: Buffer, deadline_s: float) -> None:
         self.calls.append("pull")
         if self.keeps_deadlines and self.pull_takes_s > deadline_s:
             await asyncio.sleep(deadline_s)
             raise DeadlineExceeded("too slow")
         await asyncio.sleep(self.pull_takes_s)
-        destination.view[:] = DATA
+        write(destination, 0, DATA.tobytes())
 
-    def quarantined_bytes(self) -> int:
-        return 0
+    def kind_for(self, incarnation: str) -> str:
+        return "scripted"
 
     async def close(self, timeout_s: float = 0.0) -> bool:
         self.calls.append("close")
@@ -99,7 +100,7 @@ class Script:
 
 class World:
     def __init__(self, **changes: object) -> None:
-        lease = Descriptor("p-1", 0, 1000, 7, 30.0, checksum())
+        lease = Descriptor("p-1", (Segment(0, 1000),), 7, 30.0, checksum())
         self.script = Script(**{"lease": lease, **changes})  # type: ignore[arg-type]
         self.region = Pool(4096).alloc(1000)
         self.puller = Puller(self.script, lambda _: cast("Producer", self.script), "c-1")
@@ -168,11 +169,17 @@ async def test_the_own_deadline_is_no_corruption():
 
 
 @pytest.mark.parametrize(
-    "change", [{"num_bytes": 999}, {"num_bytes": 1001}, {"offset": (1 << 20) - 999}]
+    "pieces",
+    [
+        [Segment(0, 999)],
+        [Segment(0, 1001)],
+        [Segment((1 << 20) - 999, 1000)],
+        [Segment((1 << 20) - 10, 20), Segment(0, 980)],
+    ],
 )
-async def test_a_lease_that_does_not_fit_never_reaches_the_data_path(change: dict[str, int]):
+async def test_a_lease_that_does_not_fit_never_reaches_the_data_path(pieces: list[Segment]):
     world = World()
-    world.script.lease = replace(world.script.lease, **change)  # type: ignore[arg-type]
+    world.script.lease = replace(world.script.lease, segments=tuple(pieces))
     with pytest.raises(InternalError):
         await world.pull()
     await until(lambda: world.calls[-1] == "release 7 False")

@@ -25,6 +25,7 @@ from redserve.domain import (
 from redserve.errors import ALL_ERRORS, CorruptTransfer, InternalError, InvalidArgument
 from redserve.telemetry.timeline import Bar, Timeline
 from redserve.transport.base import Descriptor, PeerInfo
+from redserve.transport.buffer import Segment
 from redserve.v1 import encoder_pb2, llm_pb2, types_pb2
 from redserve.wire import encoder, llm, router, transport, types
 from tests.strategies import effort
@@ -94,8 +95,9 @@ peers = st.builds(
 descriptors = st.builds(
     Descriptor,
     incarnation=texts,
-    offset=uint64,
-    num_bytes=uint64,
+    segments=st.lists(
+        st.builds(Segment, offset=uint64, num_bytes=st.integers(1, 2**64 - 1)), min_size=1
+    ).map(tuple),
     lease_id=uint64,
     ttl_s=st.integers(0, 2**32 - 1).map(lambda ms: ms / 1e3),
     checksum=st.one_of(st.none(), uint64),
@@ -291,7 +293,7 @@ def test_metadata_that_was_changed_on_the_way_is_refused(peer: PeerInfo, data: s
 @effort(100)
 @given(st.floats(0, 4e6))
 def test_a_lease_never_grows_on_the_wire(ttl_s: float):
-    proto = transport.descriptor_to_proto(Descriptor("p", 0, 1, 1, ttl_s, None))
+    proto = transport.descriptor_to_proto(Descriptor("p", (Segment(0, 1),), 1, ttl_s, None))
     found = transport.descriptor_from_proto(proto).ttl_s
     assert found <= ttl_s + 1e-6
     assert found > ttl_s - 0.0011
