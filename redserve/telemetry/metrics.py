@@ -238,6 +238,16 @@ class LLMMetrics:
         self.items_dropped = Counter(
             "redserve_items_dropped", "Embeddings thrown away, by why", ["why"], registry=registry
         )
+        self.transport_check = Gauge(
+            "redserve_transport_check_gigabytes_per_second",
+            "Speed of the last probe read from an encoder, 10^9 bytes per second", ["peer"],
+            registry=registry,
+        )  # fmt: skip
+        self.transport_check_failures = Counter(
+            "redserve_transport_check_failures",
+            "Probes that could not be read from an encoder, by reason word", ["reason"],
+            registry=registry,
+        )  # fmt: skip
 
 
 class TransportMetrics:

@@ -54,7 +54,7 @@ def test_names_carry_their_unit():
     for name, (metric,) in families(*KINDS).items():
         assert name.startswith("redserve_")
         if metric.type == "gauge" and name not in UNITLESS_GAUGES:
-            assert name.endswith(("_bytes", "_seconds", "_ratio"))
+            assert name.endswith(("_bytes", "_seconds", "_ratio", "_per_second"))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_names_carry_their_unit():
             "prefill decode queue_wait step batch_tokens batch_sequences ready_tokens "
             "schedulable_tokens sequences kv_blocks kv_cache_utilization preemptions "
             "prefix_cache_query_tokens prefix_cache_hit_tokens generated_tokens arena_bytes "
-            "items_dropped",
+            "items_dropped transport_check transport_check_failures",
         ),
         (TransportMetrics, "moved_bytes pull errors info pool_bytes"),
     ],
