@@ -17,6 +17,7 @@ from redserve_operator.kube.errors import (
     KubeError,
     NamespaceEnds,
     NotFound,
+    Retryable,
 )
 from redserve_operator.kube.kinds import EVENT, REDSERVICE, kind_of
 
@@ -148,7 +149,10 @@ class Hands:
         self._metrics.events.labels(event.reason).inc()
 
     async def try_pod(self, pod: Manifest) -> str | None:
-        """Whether the API server would take this pod: None, or why not; raises `KubeError`."""
+        """Whether the API server would take this pod: None, or why not; raises `KubeError`.
+
+        Raises `Retryable` in a namespace that is so young that its default account is yet to come.
+        """
         try:
             await self._client.dry_run(pod, labels.MANAGER)
         except Invalid as error:
@@ -161,6 +165,8 @@ class Hands:
             if error.by_quota or not error.by_admission:
                 log.warning("pod not tried", name=pod["metadata"].get("name"), why=error.message)
                 return None
+            if error.by_account and "serviceAccountName" not in pod["spec"]:
+                raise Retryable(error.message) from error
             return error.message
         except Conflict:
             return None  # a pod of that name exists: it was taken before

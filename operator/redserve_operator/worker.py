@@ -13,7 +13,9 @@ from redserve.telemetry.log import get_logger
 from redserve_operator.decide.observed import Probed
 from redserve_operator.decide.plan import ApplyStatus, Delete
 from redserve_operator.decide.refusals import waits_for
+from redserve_operator.kube.backoff import Backoff
 from redserve_operator.kube.errors import NamespaceEnds
+from redserve_operator.trials import Trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-PROBE_LASTS_S: Final = 60.0
-"""A refusal of pods may be mended in the cluster without a change of the manifest."""
-REFUSED_AGAIN_S: Final = 30.0
-"""An object that was refused is tried again after this time: the cluster may have changed."""
+REFUSED_AGAIN: Final = Backoff(first_s=2.0, longest_s=30.0, jitter=0.0)
+"""When an object that was refused is tried again: what refused it may go at any time, unseen."""
+ENDING_AGAIN_S: Final = 30.0
+"""Should a namespace outlive its end after all."""
 
 Result = Literal["unchanged", "acted", "refused", "gone"]
 
@@ -70,7 +72,9 @@ class Worker:
         self._decide = decide
         self._debounce_s = debounce_s
         self._resync_s = resync_s
-        self._probed: dict[ServiceKey, tuple[float, Probed]] = {}
+        self._trials = Trials()
+        self._num_refused: dict[ServiceKey, int] = {}
+        """Looks in a row that ended with a refused object."""
         self._rejected: dict[ServiceKey, dict[ObjectKey, str]] = {}
 
     async def look(self, service: ServiceKey) -> Outcome:
@@ -81,7 +85,8 @@ class Worker:
         """
         observed = self._observe(service)
         if observed is None:
-            self._probed.pop(service, None)
+            self._trials.forget(service)
+            self._num_refused.pop(service, None)
             self._rejected.pop(service, None)
             return Outcome("gone")
         if observed.resource["metadata"].get("deletionTimestamp"):
@@ -90,8 +95,7 @@ class Worker:
         try:
             return await self._step(service, observed)
         except NamespaceEnds:
-            # Should it outlive that after all, a later look makes up for this one.
-            return Outcome("unchanged", REFUSED_AGAIN_S)
+            return Outcome("unchanged", ENDING_AGAIN_S)
 
     async def _step(self, service: ServiceKey, observed: Observed) -> Outcome:
         plan = self._decide(service, observed, datetime.now(UTC))
@@ -111,11 +115,13 @@ class Worker:
             if told is None:
                 return Outcome("gone")
             await self._tell(service, told)
-            return Outcome("refused", self._debounce_s if is_moving else REFUSED_AGAIN_S)
+            return Outcome("refused", self._debounce_s if is_moving else self._patience_s(service))
+        self._num_refused.pop(service, None)
         wrote_status = await self._tell(service, plan)
         # Spread, so that services that came up together are not looked at together for ever.
         resync = self._resync_s * (0.9 + 0.1 * random.random())
-        again = min(resync, resync if plan.requeue_after_s is None else plan.requeue_after_s)
+        wishes = (resync, plan.requeue_after_s, self._trials.again_after_s(service))
+        again = min(wish for wish in wishes if wish is not None)
         if not plan.actions and not wrote_status:
             return Outcome("unchanged", again)
         log.info(
@@ -170,8 +176,7 @@ class Worker:
             message = await self._hands.try_pod(pod)
             if message is not None:
                 refused[_pool_of(pod)] = message
-        probed = Probed(plan.probe_revision, refused)
-        self._probed[service] = (time.monotonic(), probed)
+        self._trials.note(service, Probed(plan.probe_revision, refused))
 
     def _decide_again(self, service: ServiceKey) -> Plan | None:
         observed = self._observe(service)
@@ -180,12 +185,13 @@ class Worker:
         return self._decide(service, observed, datetime.now(UTC))
 
     def _observe(self, service: ServiceKey) -> Observed | None:
-        at, probed = self._probed.get(service, (0.0, None))
-        if probed is not None and time.monotonic() - at > PROBE_LASTS_S:
-            del self._probed[service]
-            probed = None
         rejected: Mapping[ObjectKey, str] = dict(self._rejected.get(service, {}))
-        return self._store.observed(service, probed, rejected)
+        return self._store.observed(service, self._trials.known(service), rejected)
+
+    def _patience_s(self, service: ServiceKey) -> float:
+        """How long a service waits that has just been refused an object."""
+        number = self._num_refused[service] = self._num_refused.get(service, 0) + 1
+        return REFUSED_AGAIN.wait_s(number, 0.0)
 
 
 def _shown(action: Action) -> str:

@@ -131,7 +131,7 @@ async def test_a_refused_object_is_told_and_tried_again_later(desk: Desk, error:
     )
     outcome = await desk.look(refused, told)
     assert outcome.result == "refused"
-    assert outcome.again_after_s == 30.0
+    assert outcome.again_after_s == 2.0
     assert dict(desk.seen[1].rejected) == {ObjectKey("Service", "s"): error.message}
     assert desk.kube.stored("RedService", "demo")["status"] == {"n": 1}
     assert [event["reason"] for event in desk.events()] == ["Refused"]
@@ -142,6 +142,17 @@ async def test_a_refused_object_is_told_and_tried_again_later(desk: Desk, error:
     assert desk.seen[0].rejected
     await desk.look(Plan())
     assert not desk.seen[0].rejected
+
+
+async def test_a_refused_object_is_tried_soon_at_first_and_then_twice_a_minute(desk: Desk) -> None:
+    desk.kube.refuse["apply", "Service"] = Forbidden("denied by policy", status=403)
+    plan = Plan(actions=(apply("Service", "s"),))
+    waits = [(await desk.look(plan, plan)).again_after_s for _ in range(6)]
+    assert waits == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    desk.kube.refuse.clear()
+    await desk.look(plan)
+    desk.kube.refuse["apply", "Service"] = Forbidden("denied by policy", status=403)
+    assert await desk.look(plan, plan) == Outcome("refused", 2.0)
 
 
 async def test_a_refused_object_holds_up_only_what_needs_it(desk: Desk) -> None:
@@ -191,7 +202,7 @@ async def test_what_somebody_else_made_is_left_alone(
     before = desk.kube.put(theirs)
     manifest = child("RedPool", "p", spec={"replicas": 1})
     outcome = await desk.look(Plan(actions=(action(manifest, "redserve-operator", "created"),)))
-    assert outcome == Outcome("refused", 30.0)
+    assert outcome == Outcome("refused", 2.0)
     (message,) = desk.seen[1].rejected.values()
     assert message.startswith("exists and was not made for this RedService")
     assert desk.kube.stored("RedPool", "p") == before
@@ -240,12 +251,14 @@ async def test_deletes_name_the_uid_and_are_content_with_gone(desk: Desk) -> Non
 
 
 def probe_plan() -> Plan:
-    return Plan(probe=(pod("demo-llm"),), probe_revision="aaaa1111")
+    tried = {**pod("demo-llm"), "spec": {}}
+    return Plan(probe=(tried,), probe_revision="aaaa1111")
 
 
 async def test_pods_are_tried_first_and_the_result_is_remembered(desk: Desk) -> None:
     desk.kube.refuse["dry_run", "Pod"] = Invalid("spec.containers[0]: unknown field", status=422)
-    await desk.look(probe_plan(), Plan())
+    outcome = await desk.look(probe_plan(), Plan(requeue_after_s=60.0))
+    assert outcome.again_after_s == pytest.approx(2.0, abs=0.5)
     expected = Probed("aaaa1111", {"llm": "spec.containers[0]: unknown field"})
     assert [one.probed for one in desk.seen] == [None, expected]
     await desk.look(Plan())
@@ -266,6 +279,19 @@ async def test_which_refusals_are_about_the_pod(desk: Desk, message: str, refuse
     probed = desk.seen[1].probed
     assert probed is not None
     assert bool(probed.refused) is refused
+
+
+async def test_a_namespace_without_its_default_account_is_too_young_to_try_pods(desk: Desk) -> None:
+    message = 'pods "x" is forbidden: error looking up service account ns/default: not found'
+    desk.kube.refuse["dry_run", "Pod"] = Forbidden(message, status=403)
+    nameless, named = pod("demo-llm"), pod("demo-llm")
+    nameless["spec"], named["spec"] = {}, {"serviceAccountName": "of-tomorrow"}
+    with pytest.raises(Retryable):
+        await desk.look(Plan(probe=(nameless,), probe_revision="aaaa1111"), Plan())
+    await desk.look(Plan(probe=(named,), probe_revision="aaaa1111"), Plan())
+    probed = desk.seen[1].probed
+    assert probed is not None
+    assert probed.refused == {"llm": message}
 
 
 async def test_a_probe_without_an_answer_is_a_failure_of_the_round(desk: Desk) -> None:

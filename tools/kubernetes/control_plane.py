@@ -155,6 +155,10 @@ class ControlPlane:
         path = self.folder / f"{name}.kubeconfig"
         return write_kubeconfig(path, self.server, self.authority, pair)
 
+    def pid(self, name: str) -> int:
+        """Process id of one of the programs, such as "kube-controller-manager"."""
+        return self._processes[name].pid
+
     def resident_bytes(self) -> dict[str, int]:
         """Resident memory of each program."""
         found = {}

@@ -11,7 +11,6 @@ from redserve.spec.problems import problems_of
 from redserve.spec.service import RedService
 from redserve.spec.yaml_source import YamlSource
 from redserve_operator.decide import reasons
-from redserve_operator.decide.observed import ObjectKey
 from redserve_operator.decide.pool_view import QUOTA
 from redserve_operator.decide.reasons import Verdict
 
@@ -78,15 +77,18 @@ def refuse(refusals: Sequence[Refusal]) -> None:
         raise ManifestRefused(Verdict("False", refusals[0].reason, told))
 
 
-def probe_pods(rendered: Rendered, children: Mapping[ObjectKey, Manifest]) -> tuple[Manifest, ...]:
-    """One pod of each pool, to be sent to the API server in a dry run."""
-    coming = {
+def probe_pods(rendered: Rendered) -> tuple[Manifest, ...]:
+    """One pod of each pool, to be sent to the API server in a dry run.
+
+    Without the ServiceAccounts that we make ourselves: whether they are there says nothing about
+    the manifest, and one that is may be leaving with a RedService of the same name that is gone.
+    """
+    ours = {
         shared["metadata"]["name"]
         for shared in rendered.shared
         if shared["kind"] == "ServiceAccount"
-        and ObjectKey("ServiceAccount", shared["metadata"]["name"]) not in children
     }
-    return tuple(_pod(pool, coming) for pool in rendered.pools)
+    return tuple(_pod(pool, ours) for pool in rendered.pools)
 
 
 def judge_probe(probed: Probed) -> None:
@@ -105,11 +107,10 @@ def judge_probe(probed: Probed) -> None:
         raise ManifestRefused(reasons.INVALID_POD_TEMPLATE.says(told))
 
 
-def _pod(pool: PoolObjects, coming_accounts: set[str]) -> Manifest:
+def _pod(pool: PoolObjects, our_accounts: set[str]) -> Manifest:
     template = _template(pool.workload)
     spec = dict(template["spec"])
-    if spec.get("serviceAccountName") in coming_accounts:
-        # It is made together with the pods; before that its name alone would be refused.
+    if spec.get("serviceAccountName") in our_accounts:
         del spec["serviceAccountName"]
         spec["automountServiceAccountToken"] = False
     metadata = pool.workload["metadata"]

@@ -48,6 +48,13 @@ def is_owned_by(manifest: Mapping[str, Any], uid: str) -> bool:
     return any(owner.get("uid") == uid and owner.get("controller") for owner in owners)
 
 
+def controller_of(manifest: Mapping[str, Any]) -> str:
+    """The uid of the RedService that controls it; empty when none does."""
+    owners = manifest["metadata"].get("ownerReferences") or ()
+    of_ours = (o for o in owners if o.get("kind") == "RedService" and o.get("controller"))
+    return next((str(owner.get("uid", "")) for owner in of_ours), "")
+
+
 def is_made_for(manifest: Mapping[str, Any], service: str) -> bool:
     """Whether an object was made for the RedService of this name, by whichever operator.
 

@@ -81,7 +81,7 @@ class LoaderFacts:
 class Probed:
     """What the API server said to the pods of a revision in a dry run.
 
-    Whoever holds it forgets it after a minute: a refusal may have been mended in the cluster (a
+    Whoever holds it forgets it within a minute: a refusal may have been mended in the cluster (a
     quota, a priority class) without a change of the manifest.
 
     Attributes:

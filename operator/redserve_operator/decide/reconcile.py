@@ -85,8 +85,7 @@ def reconcile(context: Context, observed: Observed, now: datetime) -> Plan:
     status = resource.get("status") or {}
     if not is_accepted(conditions_by_type(status), status, objects.revision):
         if observed.probed is None or observed.probed.revision != objects.revision:
-            pods = probe_pods(objects, observed.children)
-            return Plan(probe=pods, probe_revision=objects.revision)
+            return Plan(probe=probe_pods(objects), probe_revision=objects.revision)
         try:
             judge_probe(observed.probed)
         except ManifestRefused as error:

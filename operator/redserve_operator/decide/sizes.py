@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redserve.cluster import labels
 from redserve_operator.decide.drift import drifted
-from redserve_operator.decide.objects import is_going, key_of, stamp_of, stamped, uid_of
-from redserve_operator.decide.plan import Apply, ApplyStatus, Create
+from redserve_operator.decide.objects import (
+    controller_of,
+    is_going,
+    key_of,
+    stamp_of,
+    stamped,
+    uid_of,
+)
+from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +84,11 @@ def may_be_none(spec: PoolSpec) -> bool:
 def keep_red_pool(
     manifest: Manifest, spec: PoolSpec, children: Mapping[ObjectKey, Manifest], seed: int = 1
 ) -> Action | None:
-    """The next write that a RedPool needs, or None.
+    """The next write or deletion that a RedPool needs, or None.
+
+    That of a RedService of the same name that is gone is not taken over: whoever seeded its size
+    owns its owner reference too, so that an apply of ours would leave it two owners, which the API
+    server refuses.
 
     One write a round: whether the operator may let go of `replicas` is read from the object's
     managedFields, never assumed of a write that was just sent.
@@ -91,6 +102,8 @@ def keep_red_pool(
     have = children.get(key_of(manifest))
     if have is not None and is_going(have):
         return None
+    if have is not None and controller_of(have) not in ("", controller_of(manifest)):
+        return Delete(key_of(have), uid_of(have), "its service is gone")
     if spec.scaling is None:
         return _apply(_with_replicas(manifest, spec.num_replicas), have)
     if have is None:

@@ -12,7 +12,7 @@ from redserve.cluster.facts import OPTIONAL_KINDS
 from redserve.cluster.names import POOLS, pool_name
 from redserve.cluster.scope import pool_spec
 from redserve.spec.pool_resource import POOL_KIND
-from redserve_operator.decide.objects import key_of, uid_of
+from redserve_operator.decide.objects import controller_of, key_of, uid_of
 from redserve_operator.decide.observed import ObjectKey
 from redserve_operator.decide.sizes import keep_red_pool, red_pool_status, selector_of
 from redserve_operator.decide.upkeep import keep, leftovers, resize
@@ -71,8 +71,15 @@ def writes(decided: Decided, observed: Observed, census: Census) -> Iterator[Act
 
 
 def red_pool_of(service: RedService, pool: Role, observed: Observed) -> Manifest | None:
-    """The RedPool of a pool, as it is."""
-    return observed.children.get(ObjectKey(POOL_KIND, pool_name(service.name, pool)))
+    """The RedPool of a pool, as it is.
+
+    None also for that of a RedService of the same name that is gone: it leaves too, and its size
+    was asked of another.
+    """
+    have = observed.children.get(ObjectKey(POOL_KIND, pool_name(service.name, pool)))
+    if have is None or controller_of(have) not in ("", uid_of(observed.resource)):
+        return None
+    return have
 
 
 def _revision_objects(decided: Decided) -> Iterator[Manifest]:

@@ -67,6 +67,11 @@ class Forbidden(KubeError):
         return " cannot " not in self.message or " is forbidden: User " not in self.message
 
     @property
+    def by_account(self) -> bool:
+        """Whether the ServiceAccount of a pod is not there."""
+        return "error looking up service account" in self.message
+
+    @property
     def by_quota(self) -> bool:
         """Whether a ResourceQuota is used up: it passes, unlike a wrong object."""
         return "exceeded quota" in self.message

@@ -57,7 +57,7 @@ def test_pods_are_tried_before_anything_is_made_and_once_only():
         "router",
     ]
     assert all(pod["metadata"]["generateName"].startswith("demo-") for pod in plan.probe)
-    # The accounts do not exist yet: their names alone would be refused.
+    # Whether our own accounts are there yet, or still, says nothing about the manifest.
     assert all("serviceAccountName" not in pod["spec"] for pod in plan.probe)
     assert (plan.actions, plan.status) == ((), None)
     world.finish()
@@ -67,7 +67,29 @@ def test_pods_are_tried_before_anything_is_made_and_once_only():
     world.edit(llm={"replicas": 2, "image": "llm:2"})
     again = reconcile(world.context, world.observe(), world.now).probe
     assert again
-    assert "serviceAccountName" in again[0]["spec"]
+    assert all("serviceAccountName" not in pod["spec"] for pod in again)
+
+
+def test_pods_are_tried_with_the_account_that_the_manifest_names():
+    world = World({**SPEC, "serviceAccountName": "theirs"})
+    plan = reconcile(world.context, world.observe(), world.now)
+    assert {pod["spec"]["serviceAccountName"] for pod in plan.probe} == {"theirs"}
+
+
+def test_a_red_pool_of_a_service_that_is_gone_is_not_taken_over():
+    """One that was seeded has two managers, and an apply would leave it two owners."""
+    spec = {**SPEC, "encoder": {"scaling": {"minReplicas": 1, "maxReplicas": 8}}}
+    world = World(spec)
+    world.finish()
+    key = ObjectKey("RedPool", "demo-encoder")
+    world.objects[key]["spec"]["replicas"] = 7
+    world.resource["metadata"]["uid"] = "anew"
+    world.resource["status"] = {}
+    world.finish()
+    red_pool = world.objects[key]
+    (owner,) = red_pool["metadata"]["ownerReferences"]
+    assert owner["uid"] == "anew"
+    assert red_pool["spec"]["replicas"] == 1
 
 
 def test_a_used_up_quota_refuses_nothing():
