@@ -128,6 +128,9 @@ class _OnlyEmbeddings(llm_pb2_grpc.LlmServiceServicer):
     def GetModelInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise NotImplementedError
 
+    def CheckTransport(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
 
 class FakeLlm(_OnlyEmbeddings):
     """Accepts what it is told of and pulls it with the real puller."""

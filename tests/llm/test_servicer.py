@@ -169,6 +169,7 @@ async def test_model_info(service: Service) -> None:
     assert (info.family, info.num_layers, info.hidden_size) == ("fake", 2, 512)
     assert info.max_model_length == 200
     assert info.kv_cache_tokens == 256
+    assert info.transport == "grpc"
     assert info.max_item_bytes == service.replica.pool.num_bytes
     sampling = sampling_from_proto(info.default_sampling, question("x").request.sampling)
     assert sampling.max_tokens == 200

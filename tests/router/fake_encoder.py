@@ -111,6 +111,7 @@ class FakeEncoder(EncoderServiceServicer):
             hidden_size=8,
             num_layers=1,
             dtype="float32",
+            transport="grpc",
         )
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:  # noqa: N802

@@ -98,7 +98,9 @@ class EncoderReplica:
         self.reception = Reception(parts, Limits(limit, settings.max_queued_rows))
         self._engine = asyncio.create_task(Engine(parts, self.reception).run())
         intake = Intake(self.reception, self.pictures, metrics)
-        servicer = EncoderServicer(vision.info, self.pictures, self.reception, intake, now_ns)
+        servicer = EncoderServicer(
+            vision.info, settings.transport, self.pictures, self.reception, intake, now_ns
+        )
         self._server.add(add_EncoderServiceServicer_to_server, servicer, SERVICE_NAME)
         self.producer.add_to(self._server)
 

@@ -38,17 +38,28 @@ _HASH_BYTES = 32
 
 
 class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
-    """The door of the encoder."""
+    """The door of the encoder.
+
+    Args:
+        model: What is served.
+        transport: Best data path that it offers.
+        pictures: Reads pictures.
+        reception: Knows all work and the load.
+        intake: Takes work in.
+        now_ns: The clock.
+    """
 
     def __init__(
         self,
         model: ModelInfo,
+        transport: str,
         pictures: Pictures,
         reception: Reception,
         intake: Intake,
         now_ns: Callable[[], int],
     ) -> None:
         self._model = model
+        self._transport = transport
         self._pictures = pictures
         self._reception = reception
         self._intake = intake
@@ -67,6 +78,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
             hidden_size=model.hidden_size,
             num_layers=model.num_layers,
             dtype=model.dtype,
+            transport=self._transport,
         )
 
     async def Describe(  # noqa: N802  # gRPC's name

@@ -23,6 +23,7 @@ from redserve_llm.hub import Hub
 from redserve_llm.limits import RequestLimits
 from redserve_llm.load import LoadBoard
 from redserve_llm.servicer import SERVICE_NAME, LlmServicer
+from redserve_llm.transport_check import TransportChecks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +98,15 @@ class LlmReplica:
         limits = RequestLimits(
             info.max_model_length, self.pool.num_bytes, info.shape, info.dtype, info.sampling
         )
-        self._servicer = LlmServicer(info, limits, self.engine, self.arena, self.hub, self._board)
+        checks = TransportChecks(
+            self._puller,  # type: ignore[arg-type]  # until it can check
+            settings.transport,
+            self._has_work,
+            metrics,
+        )
+        self._servicer = LlmServicer(
+            info, limits, self.engine, self.arena, self.hub, self._board, checks
+        )
         self._server.add(add_LlmServiceServicer_to_server, self._servicer, SERVICE_NAME)
 
     async def start(self) -> None:
@@ -167,6 +176,10 @@ class LlmReplica:
         await self._puller.close()
         self._stop_metrics()
         self._stop_metrics = lambda: None
+
+    def _has_work(self) -> bool:
+        """Whether room is needed, or a transfer hangs: a probe would only be the next one."""
+        return self.hub.num_calls > 0 or self.pool.quarantined_bytes > 0
 
 
 def _scheduler_config(settings: LLMSettings, model: Model) -> SchedulerConfig:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from redserve_llm.limits import RequestLimits
     from redserve_llm.load import LoadBoard
     from redserve_llm.model import ModelInfo
+    from redserve_llm.transport_check import TransportChecks
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -49,6 +50,7 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         arena: Takes embeddings in.
         hub: Brings what happens back.
         board: Knows the load.
+        checks: Measures the way from encoders.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         arena: Arena,
         hub: Hub,
         board: LoadBoard,
+        checks: TransportChecks,
     ) -> None:
         self._model = model
         self._limits = limits
@@ -66,11 +69,13 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         self._arena = arena
         self._hub = hub
         self._board = board
+        self._checks = checks
         self._refusing = False
 
     def refuse_new(self) -> None:
         """Take no new sequences from now on."""
         self._refusing = True
+        self._checks.give_way()
 
     async def Generate(  # noqa: N802  # gRPC's name
         self, request: pb.LlmServiceGenerateRequest, context: Context
@@ -79,6 +84,7 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         if self._refusing:
             raise Unavailable("this replica is shutting down; try another one")
         sequence = self._limits.fit(sequence_request_from_proto(request, self._limits.defaults))
+        self._checks.give_way()
         remaining_s = context.time_remaining()
         loop = asyncio.get_running_loop()
         deadline = None if remaining_s is None else loop.time() + remaining_s
@@ -158,6 +164,18 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
             max_item_bytes=self._limits.arena_bytes,
             kv_cache_tokens=model.num_blocks * model.block_size,
             default_sampling=sampling_to_proto(self._limits.defaults),
+            transport=self._checks.transport,
+        )
+
+    async def CheckTransport(  # noqa: N802  # gRPC's name
+        self, request: pb.CheckTransportRequest, context: Context
+    ) -> pb.CheckTransportResponse:
+        """Measure the way from one encoder."""
+        if self._refusing:
+            raise Unavailable("this replica is shutting down")
+        measured = await self._checks.check(request.encoder_address, context.time_remaining())
+        return pb.CheckTransportResponse(
+            transport=measured.transport, num_bytes=measured.num_bytes, seconds=measured.seconds
         )
 
 

@@ -20,6 +20,8 @@ LONGEST_CHECK_S: Final = 10.0
 """32 MB take this long at 3 MB/s: a slower network cannot serve anybody."""
 ANSWER_SHARE: Final = 0.9
 """Of a caller's time; the rest is for the answer, so that it learns what was wrong."""
+GRACE_S: Final = 1.0
+"""Time for the prober to end by itself at its limit, seconds."""
 MAX_PEERS: Final = 256
 """Encoders whose speed is shown at a time, those that were measured last: labels are bounded."""
 RETRY_AFTER_S: Final = 5.0
@@ -57,11 +59,15 @@ class TransportChecks:
 
     Args:
         prober: Reads probes.
+        transport: Data path in use; an attribute.
         is_busy: Whether room and link belong to somebody else now.
         metrics: Shows speeds and counts failures.
     """
 
-    def __init__(self, prober: Prober, is_busy: Callable[[], bool], metrics: LLMMetrics) -> None:
+    def __init__(
+        self, prober: Prober, transport: str, is_busy: Callable[[], bool], metrics: LLMMetrics
+    ) -> None:
+        self.transport = transport
         self._prober = prober
         self._is_busy = is_busy
         self._gauge = metrics.transport_check
@@ -108,7 +114,7 @@ class TransportChecks:
         task = asyncio.ensure_future(self._prober.check(address, limit_s))
         self._running = task
         try:
-            async with asyncio.timeout(limit_s + 1.0):  # the prober's own limit comes first
+            async with asyncio.timeout(max(limit_s, 0.0) + GRACE_S):
                 return await task
         except TimeoutError:
             raise DeadlineExceeded("the probe did not end in time") from None
