@@ -141,6 +141,8 @@ class LLMSettings(ProcessSettings):
         prefix_cache: Whether KV of finished prompts is kept for the next ones.
         overlap: Whether prefill starts on the ready prefix; else it waits for every embedding.
         arena_bytes: Landing room for embeddings, bytes.
+        quarantine_percent: Share of that room which hanging transfers may hold back; above it the
+            engine is not ready.
         transport: Data path from the encoders.
     """
 
@@ -160,6 +162,7 @@ class LLMSettings(ProcessSettings):
     prefix_cache: bool = True
     overlap: bool = True
     arena_bytes: int = Field(256 * MIB, ge=1 * MIB)
+    quarantine_percent: int = Field(25, ge=1, le=100)
     transport: TransportKind = "grpc"
 
 
