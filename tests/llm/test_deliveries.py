@@ -12,8 +12,11 @@ import pytest
 from redserve.errors import (
     InvalidArgument,
 )
+from redserve.telemetry.clock import now_ns
+from redserve.telemetry.timeline import ABORTED, ROOM, TRANSFER
 from redserve.wire.errors import from_rpc_error
 from redserve.wire.transport import peer_to_proto
+from redserve_llm.pulls import LEAST_WAIT_NS
 from tests.llm.fake_encoder import FakeEncoder
 from tests.llm.service import (
     MIB,
@@ -126,8 +129,14 @@ async def test_a_lost_producer_is_reported_and_replaced(service: Service) -> Non
     assert (call.answer.needed[0].index, call.answer.needed[0].lost_attempt) == (0, 1)
     assert call.answer.needed[0].why == "peer lost"
     assert (await service.encoder.announce(asked, 0, attempt=2)).accepted
-    await call.finish()
+    answer = await call.finish()
     check(call, asked)
+    assert answer.finished is not None
+    moved = [bar for bar in answer.finished.bars if bar.name in (TRANSFER, ABORTED)]
+    assert [(bar.name, bar.item_index, bar.detail) for bar in moved] == [
+        (ABORTED, 0, "peer lost"),
+        (TRANSFER, 0, ""),
+    ]
     await dying.close()
     await service.check_nothing_is_left()
 
@@ -190,6 +199,29 @@ async def test_an_arena_smaller_than_one_request() -> None:
         assert call.answer.needed, "nothing gave way to the first image"
         taken.free()
         await service.check_nothing_is_left()
+
+
+async def test_waiting_for_room_is_a_bar_of_its_own(service: Service) -> None:
+    pool = service.replica.pool
+    taken = pool.try_alloc(pool.num_bytes)
+    assert taken is not None
+    asked = question("r", 1)
+    call = service.call(asked)
+    await call.until("admitted")
+    assert (await service.encoder.announce(asked, 0)).accepted
+    full_ns = now_ns()
+    while now_ns() - full_ns < LEAST_WAIT_NS:
+        await asyncio.to_thread(lambda: None)
+    taken.free()
+    answer = await call.finish()
+    check(call, asked)
+    assert answer.finished is not None
+    waited, moved = (bar for bar in answer.finished.bars if bar.name in (ROOM, TRANSFER))
+    assert (waited.name, waited.item_index) == (ROOM, 0)
+    assert waited.end_unix_ns - waited.start_unix_ns >= LEAST_WAIT_NS
+    assert moved.name == TRANSFER
+    assert moved.start_unix_ns <= waited.end_unix_ns, "nothing lies between the two"
+    await service.check_nothing_is_left()
 
 
 async def test_without_overlap_an_arena_smaller_than_one_request_does_not_hang() -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from redserve.errors import InvalidArgument, RedServeError
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
-from redserve.telemetry.timeline import Bar
+from redserve.telemetry.timeline import ABORTED, TRANSFER, Bar
 from redserve_llm.delivery import Announcement, Delivery, ItemSlot, RowShape, Shelf, State
 from redserve_llm.pulls import Pulls
 
@@ -136,7 +136,7 @@ class Arena:
         self._pulls.pump()
 
     def bars(self, key: SequenceKey) -> tuple[Bar, ...]:
-        """Transfers of a request so far."""
+        """Transfers and waits for room of a request so far."""
         shelf = self._shelves.get(key)
         return () if shelf is None else tuple(shelf.bars)
 
@@ -213,16 +213,7 @@ class Arena:
         """See `PullOwner`."""
         slot = delivery.slot
         shelf = self._shelves[slot.key]
-        shelf.bars.append(
-            Bar(
-                self._lane,
-                "transfer",
-                started_ns,
-                now_ns(),
-                item_index=slot.index,
-                num_tokens=slot.num_rows,
-            )
-        )
+        self.took(delivery, TRANSFER, started_ns)
         self._listener.item_landed(slot.key, slot.index, delivery.announcement.attempt)
         if self._overlap:
             self._put(delivery)
@@ -230,16 +221,25 @@ class Arena:
             for other in shelf.held:
                 self._put(other)
 
-    def lost(self, delivery: Delivery, error: BaseException) -> None:
+    def lost(self, delivery: Delivery, started_ns: int, error: BaseException) -> None:
         """See `PullOwner`."""
         if isinstance(error, RedServeError):
             word = error.reason.lower()
         else:
             log.error("a pull failed", exc_info=error)
             word = "internal"
+        self.took(delivery, ABORTED, started_ns, word.replace("_", " "))
         self._pulls.discard(delivery.slot)
         self._metrics.items_dropped.labels(why=word).inc()
         self._ask_again(delivery.slot, word.replace("_", " "))
+
+    def took(self, delivery: Delivery, name: str, start_ns: int, detail: str = "") -> None:
+        """See `PullOwner`."""
+        slot = delivery.slot
+        shelf = self._shelves.get(slot.key)
+        if shelf is not None:  # else its request has gone
+            times = (start_ns, now_ns())
+            shelf.bars.append(Bar(self._lane, name, *times, slot.index, slot.num_rows, detail))
 
     def evict(self, delivery: Delivery) -> bool:
         """See `PullOwner`."""

@@ -123,6 +123,7 @@ class Delivery:
         region: Where it lands or has landed; the delivery frees it.
         task: The pull.
         is_put: Whether the engine has been given the rows.
+        in_line_ns: Since when it waits for room or for its turn, while it is ANNOUNCED.
     """
 
     slot: ItemSlot
@@ -132,6 +133,7 @@ class Delivery:
     region: Region | None = None
     task: asyncio.Task[None] | None = None
     is_put: bool = False
+    in_line_ns: int = 0
 
     @property
     def gives_way(self) -> bool:
@@ -162,7 +164,7 @@ class Shelf:
         deadline: When the request is over, in event loop time; None for never.
 
     Attributes:
-        bars: Transfers so far.
+        bars: Transfers and waits for room so far.
     """
 
     __slots__ = ("bars", "deadline", "slots")

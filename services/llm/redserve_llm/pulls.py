@@ -16,6 +16,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from redserve.telemetry.clock import now_ns
+from redserve.telemetry.timeline import ABORTED, ROOM
 from redserve_llm.delivery import State
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ MAX_PULLS = 4
 """Pulls at once: enough to fill a link, few enough that the first in line is not slowed down."""
 
 
+LEAST_WAIT_NS = 100_000
+"""Waits for room that are shorter are no bar of their own: book-keeping takes as long."""
+
+
 class PullOwner(Protocol):
     """Who decides what becomes of deliveries."""
 
@@ -34,8 +39,12 @@ class PullOwner(Protocol):
         """All bytes are there."""
         ...
 
-    def lost(self, delivery: Delivery, error: BaseException) -> None:
+    def lost(self, delivery: Delivery, started_ns: int, error: BaseException) -> None:
         """It will not come; its region is free."""
+        ...
+
+    def took(self, delivery: Delivery, name: str, start_ns: int, detail: str = "") -> None:
+        """A delivery, discarded or not, spent the time from `start_ns` until now on `name`."""
         ...
 
     def evict(self, delivery: Delivery) -> bool:
@@ -77,6 +86,7 @@ class Pulls:
 
     def add(self, delivery: Delivery) -> None:
         """Put a delivery in line; `pump` starts it."""
+        delivery.in_line_ns = now_ns()
         self._deliveries.add(delivery)
 
     def discard(self, slot: ItemSlot) -> None:
@@ -154,6 +164,8 @@ class Pulls:
         delivery.task = task
         self._running.add(delivery)
         started_ns = now_ns()
+        if started_ns - delivery.in_line_ns >= LEAST_WAIT_NS:
+            self._owner.took(delivery, ROOM, delivery.in_line_ns)
         # In a callback: a task that is cancelled before its first step never runs any `finally`.
         task.add_done_callback(lambda _: self._ended(delivery, task, started_ns))
 
@@ -163,11 +175,14 @@ class Pulls:
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or delivery.slot.delivery is not delivery:
             # Discarded, or back in line; one that was faster than its cancel just goes on.
+            why = "gave way" if delivery.slot.delivery is delivery else "given up"
+            self._owner.took(delivery, ABORTED, started_ns, why)
             delivery.state = State.ANNOUNCED
+            delivery.in_line_ns = now_ns()
             delivery.free()
         elif error is not None:
             delivery.free()
-            self._owner.lost(delivery, error)
+            self._owner.lost(delivery, started_ns, error)
         else:
             delivery.state = State.LANDED
             self._owner.landed(delivery, started_ns)
