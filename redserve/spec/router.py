@@ -150,10 +150,11 @@ class RouterSpec(PoolSpec):
         description="How long a request waits while no encoder serves, seconds.",
     )
     llm_grace_seconds: int = Field(
-        default=0,
+        default=3,
         ge=0,
         le=86_400,
-        description="How long a request waits while no LLM engine serves, seconds.",
+        description="How long a request waits while no LLM engine serves, seconds; the default "
+        "outlasts a connection that has broken, not an engine that starts.",
     )
     kept_timelines: int = Field(
         default=256, ge=1, le=100_000, description="Timelines kept for `redserve trace`."

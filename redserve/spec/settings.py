@@ -197,7 +197,9 @@ class RouterSettings(ProcessSettings):
         num_timelines: Finished timelines that are kept for `redserve trace`.
         encoder_grace_s: How long a request waits while no encoder serves, seconds; its deadline
             may end it earlier.
-        llm_grace_s: How long a request waits while no LLM replica serves, seconds.
+        llm_grace_s: How long a request waits while no LLM replica serves, seconds. The default
+            outlasts a connection that has broken, not an engine that starts: a pool that is down is
+            to be told quickly.
     """
 
     model_config = SettingsConfigDict(env_prefix="REDSERVE_ROUTER_", frozen=True, extra="ignore")
@@ -226,7 +228,7 @@ class RouterSettings(ProcessSettings):
     url_timeout_s: float = Field(10.0, gt=0)
     num_timelines: int = Field(256, ge=1)
     encoder_grace_s: float = Field(60.0, ge=0)
-    llm_grace_s: float = Field(0.0, ge=0)
+    llm_grace_s: float = Field(3.0, ge=0)
 
 
 class OperatorSettings(Settings):

@@ -24,7 +24,7 @@ CHANNEL_OPTIONS: Final = (
     # Come back quickly after a restart of the other side.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2_000),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     # A new channel means a new connection, not the broken one of an older channel.
     ("grpc.use_local_subchannel_pool", 1),
 )

@@ -57,7 +57,12 @@ class Service:
                         "model": {"uri": f"file://{checkpoint}", "dtype": "Float32"},
                         "encoder": {"replicas": 2, "poolSize": "16Mi", "device": "CPU"},
                         "llm": {"replicas": 1, "kvCacheSize": "16Mi", "device": "CPU"},
-                        "router": {"http": {"port": 0}, "grpc": {"port": 0}},
+                        # An engine that starts quickly enough would go on with the answer.
+                        "router": {
+                            "http": {"port": 0},
+                            "grpc": {"port": 0},
+                            "llmGraceSeconds": 0,
+                        },
                     },
                 }
             )

@@ -70,7 +70,7 @@ async def test_resumed_items_that_the_new_replica_has_are_not_encoded_again():
 
 
 async def test_only_llm_dies_and_the_client_hears_at_once():
-    async with cluster() as c:
+    async with cluster(llm_grace_s=0) as c:
 
         async def die(n, context):
             if n == 2:

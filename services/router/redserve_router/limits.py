@@ -16,7 +16,7 @@ class Limits:
     max_inflight_requests: int = 1024
     request_timeout_s: float = 300.0
     encoder_grace_s: float = 60.0
-    llm_grace_s: float = 0.0
+    llm_grace_s: float = 3.0
 
     @classmethod
     def from_settings(cls, settings: RouterSettings) -> Limits:

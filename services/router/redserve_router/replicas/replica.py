@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 FIRST_BACKOFF_S = 0.1
-LONGEST_BACKOFF_S = 2.0
+LONGEST_BACKOFF_S = 1.0
 INFO_TIMEOUT_S = 5.0
 LOAD_INTERVAL_MS = 50
 """Least time between two load reports; in between, the router counts what it sends itself."""
