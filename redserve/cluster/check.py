@@ -14,6 +14,7 @@ from redserve.cluster.facts import POD_MONITOR, Refusal
 from redserve.cluster.model_source import model_source
 from redserve.cluster.names import POOLS
 from redserve.cluster.ports import EVERYWHERE, pod_ports
+from redserve.cluster.resources import rdma_devices
 from redserve.cluster.scope import pool_spec
 from redserve.spec.release import unsupported
 
@@ -140,6 +141,7 @@ def without_effect(service: RedService) -> tuple[str, ...]:
     fields = {
         "spec.model.cache": spec.model.cache is not None and not from_hub,
         "spec.model.tokenSecretRef": spec.model.token_secret_ref is not None and not filled,
+        "spec.transport.rdma": spec.transport.rdma is not None and rdma_devices(service) is None,
         "spec.slos": bool(spec.slos),
         "spec.monitoring.tracing": spec.monitoring.tracing is not None,
     }

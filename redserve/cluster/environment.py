@@ -8,8 +8,12 @@ from redserve.cluster import names
 from redserve.cluster.model_source import model_source
 from redserve.cluster.places import placement
 from redserve.cluster.ports import grpc_port
-from redserve.spec.settings import compute_environment
-from redserve.spec.workloads import encoder_settings, llm_settings, router_settings
+from redserve.spec.workloads import (
+    encoder_settings,
+    library_environment,
+    llm_settings,
+    router_settings,
+)
 
 if TYPE_CHECKING:
     from redserve.cluster.facts import Manifest
@@ -75,7 +79,8 @@ def _settings_environment(scope: Scope, pool: Role) -> dict[str, str]:
     of_pod = {_setting(pool, name) for name in ("NAME", "ADVERTISE_ADDRESS")}
     # Pods may not download: what is not in the volume is an error at once, not after time-outs.
     hub = {"HF_HUB_OFFLINE": "1"} if model_source(scope.service.spec.model).cache_dir else {}
-    told = {**compute_environment(place.num_threads), **hub, **settings.to_env()}
+    libraries = library_environment(scope.service, places, pool, place)
+    told = {**libraries, **hub, **settings.to_env()}
     return {name: value for name, value in told.items() if name not in of_pod}
 
 

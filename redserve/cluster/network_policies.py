@@ -1,6 +1,7 @@
 """NetworkPolicies: who may open connections to the pods of a pool, and where these may go.
 
-RDMA traffic is not filtered by any of them.
+RDMA traffic is not filtered by any of them: it passes by the kernel that would. NIXL over TCP
+checks no key, so its ports are open to the engines of the same service and to nobody else.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 from redserve.cluster import labels, names
 from redserve.cluster.model_source import model_source
-from redserve.cluster.ports import client_ports, grpc_port, metrics_port
+from redserve.cluster.ports import client_ports, grpc_port, metrics_port, ucx_ports
 from redserve.cluster.resources import pods_per_replica
 
 if TYPE_CHECKING:
@@ -128,11 +129,13 @@ def _group_rules(scope: Scope, pool: Role, side: str) -> list[dict[str, Any]]:
 
 
 def _data_ports(scope: Scope, source: Role, target: Role) -> dict[str, Any]:
-    """Ports of a connection between two pools; none named where the data path chooses its own."""
-    chosen_freely = scope.service.spec.transport.type in ("RDMA", "TCP")
-    if chosen_freely and "router" not in (source, target):
-        return {}
-    return {"ports": _tcp(grpc_port(scope.service, target))}
+    """Ports of a connection between two pools."""
+    ports = _tcp(grpc_port(scope.service, target))
+    # Whoever fetches connects; encoders never connect to an engine's NIXL.
+    ucx = ucx_ports(scope.service, target) if (source, target) == ("llm", "encoder") else None
+    if ucx is not None:
+        ports.append({"protocol": "TCP", "port": ucx.first, "endPort": ucx.last})
+    return {"ports": ports}
 
 
 def _pods(scope: Scope, pool: Role) -> dict[str, Any]:

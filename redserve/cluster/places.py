@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from redserve.cluster import names
 from redserve.cluster.model_source import model_source
-from redserve.cluster.ports import EVERYWHERE, grpc_port, metrics_port
+from redserve.cluster.ports import EVERYWHERE, POD_DEVICE, UCX_PORTS, grpc_port, metrics_port
 from redserve.cluster.resources import num_threads
 from redserve.spec.placement import Discovery, Place, Placement, RouterPlace
 
 if TYPE_CHECKING:
     from redserve.cluster.scope import Scope
     from redserve.spec.placement import Role
-    from redserve.spec.settings import TransportKind
 
-_TRANSPORT: Final[TransportKind] = "grpc"
-"""What this release has between pods; `check` refuses manifests that ask for more."""
 _MAX_CONNECTION_AGE_S: Final = 300.0
 """After a scale-up clients spread over the new routers within this time, seconds."""
 
@@ -41,7 +38,8 @@ def placement(scope: Scope) -> Placement:
         model_revision=scope.context.model_revision,
         model_cache_dir=source.cache_dir,
         log_format="json",
-        transport=_TRANSPORT,
+        tcp_devices=POD_DEVICE,
+        tcp_ports=UCX_PORTS,
         discovery=Discovery(
             namespace=scope.context.namespace,
             encoder_service=names.revision_name(scope.name, "encoder", scope.revision),

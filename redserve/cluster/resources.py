@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from redserve.spec.placement import Role
     from redserve.spec.pool import Parallelism
     from redserve.spec.service import RedService
+    from redserve.spec.transport import Rdma
 
 DEFAULT_THREADS: Final = 4
 """Compute threads of a pod that says nothing about cores."""
@@ -27,7 +28,7 @@ _PLAIN: Final = frozenset({"cpu", "memory", "ephemeral-storage"})
 def main_resources(service: RedService, pool: Role) -> dict[str, Any]:
     """`resources` of the serving container, without what `podTemplate` says."""
     spec = pool_spec(service, pool).resources
-    rdma = service.spec.transport.rdma
+    rdma = rdma_devices(service)
     limits = _amounts(spec.limits)
     if rdma is not None and pool != "router":
         limits.setdefault(rdma.resource_name, str(rdma.count))
@@ -39,6 +40,12 @@ def main_resources(service: RedService, pool: Role) -> dict[str, Any]:
     if spec.claims:
         made["claims"] = [claim.model_dump(exclude_none=True) for claim in spec.claims]
     return made
+
+
+def rdma_devices(service: RedService) -> Rdma | None:
+    """RDMA devices of encoders and engines; None when the data path has no use for them."""
+    transport = service.spec.transport
+    return transport.rdma if transport.type in ("Auto", "RDMA") else None
 
 
 def merged_resources(service: RedService, pool: Role) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from redserve.cluster.ports import pod_ports
-from redserve.cluster.resources import uses_gpu
+from redserve.cluster.resources import rdma_devices, uses_gpu
 
 if TYPE_CHECKING:
     from redserve.cluster.scope import Scope
@@ -46,7 +46,7 @@ def main_security(scope: Scope, pool: Role) -> dict[str, Any]:
     """
     # Hooks of the container device interface write into the root file system of GPU pods.
     made = _container(read_only_root=not uses_gpu(scope.service, pool))
-    rdma = scope.service.spec.transport.rdma
+    rdma = rdma_devices(scope.service)
     if rdma is not None and rdma.memlock == "IPCLock" and pool != "router":
         made["capabilities"]["add"] = ["IPC_LOCK"]
         # A process of another user has none of the capabilities that its container is given.

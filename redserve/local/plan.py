@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from redserve.local.checks import check_runnable_here
 from redserve.local.devices import Need, Share, share
-from redserve.local.ports import LOOPBACK, Wish, free_ports, reachable, take
+from redserve.local.ports import (
+    LOOPBACK,
+    LOOPBACK_DEVICE,
+    UCX_PORTS,
+    Wish,
+    free_ports,
+    reachable,
+    take,
+)
 from redserve.spec.placement import Place, Placement, RouterPlace
 from redserve.spec.workloads import Workload, workloads_for
 
@@ -68,7 +76,14 @@ def plan(service: RedService, machine: Machine, listen: Listen, model_uri: str) 
     taken = frozenset({router.place.grpc_port, router.http_port})
     ports = (port for port in free_ports() if port not in taken)
     encoders, llms = _compute_places(service, iter(shares.shares), ports)
-    placement = Placement(router=router, encoders=encoders, llms=llms, model_uri=model_uri)
+    placement = Placement(
+        router=router,
+        encoders=encoders,
+        llms=llms,
+        model_uri=model_uri,
+        tcp_devices=LOOPBACK_DEVICE,
+        tcp_ports=UCX_PORTS,
+    )
     http = service.spec.router.open_ai == "Enabled"
     return LocalPlan(
         service=service,

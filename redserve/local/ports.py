@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from redserve.errors import ConfigError, Unavailable
+from redserve.spec.ucx import PortRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,10 @@ _ANY: Final = {"0.0.0.0": LOOPBACK, "::": "::1", "": LOOPBACK}
 # Below the range from which the kernel takes ports for outgoing connections: a port that is free
 # now is still free when the process that gets it starts, and again when it starts anew.
 _FIRST, _LAST = 20_000, 32_000
+LOOPBACK_DEVICE: Final = "lo"
+UCX_PORTS: Final = PortRange(_LAST, 32_767)
+"""For NIXL over TCP: all processes of all services of this machine find room, and none takes a
+port that was found for another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from redserve.spec.settings import TransportKind
+    from redserve.spec.ucx import PortRange
 
 Role = Literal["router", "encoder", "llm"]
 
@@ -85,7 +85,8 @@ class Placement:
         model_revision: Commit that the manifest's revision stands for; empty takes its word.
         model_cache_dir: Where downloads go; empty is the hub client's own.
         log_format: What `Auto` means here.
-        transport: Data path from encoders to engines; None takes the manifest's.
+        tcp_devices: Network interface of NIXL over TCP; empty leaves UCX its choice.
+        tcp_ports: Ports that it listens on; None takes any.
         discovery: How the router finds replicas; None gives it their addresses.
     """
 
@@ -96,5 +97,6 @@ class Placement:
     model_revision: str = ""
     model_cache_dir: str = ""
     log_format: Literal["text", "json"] = "text"
-    transport: TransportKind | None = None
+    tcp_devices: str = ""
+    tcp_ports: PortRange | None = None
     discovery: Discovery | None = None

@@ -64,18 +64,11 @@ def unsupported(spec: RedServiceSpec) -> Iterator[Unsupported]:
 
 
 def _transport(spec: RedServiceSpec) -> Iterator[Unsupported]:
-    if spec.transport.type in ("RDMA", "TCP"):
-        yield Unsupported(
-            "TransportUnsupported",
-            "spec.transport.type",
-            f"{spec.transport.type} needs a data path that this release does not have yet; "
-            "write GRPC or Auto",
-        )
     if spec.transport.type == "InProcess":
         yield Unsupported(
             "TransportUnsupported",
             "spec.transport.type",
-            "replicas are processes of their own; write GRPC or Auto",
+            "replicas are processes of their own; write Auto, RDMA, TCP or GRPC",
         )
     if spec.transport.chunk_tokens is not None:
         yield Unsupported(

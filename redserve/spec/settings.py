@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"] | str
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-TransportKind = Literal["grpc", "inproc"]
+TransportKind = Literal["auto", "rdma", "tcp", "grpc", "inproc"]
+"""What is asked for: "rdma" and "tcp" are NIXL, "auto" is RDMA where both have it, else gRPC."""
 
 SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 """Where a pod finds its token, its namespace and the API server's certificate authority."""
@@ -351,3 +352,8 @@ def visible_devices() -> tuple[str, ...] | None:
     if listed is None:
         return None
     return tuple(part.strip() for part in listed.split(",") if part.strip() not in ("", "-1"))
+
+
+def ucx_transports() -> str:
+    """What UCX may use, as the environment has it by now (`UCX_TLS`); empty when it says nothing."""
+    return os.environ.get("UCX_TLS", "")

@@ -57,9 +57,12 @@ class TransportSpec(Spec):
 
     type: TransportType = Field(
         default="Auto",
-        description="How engines fetch embeddings from encoders; Auto is the best that both have.",
+        description="How engines fetch embeddings from encoders; Auto is RDMA where both have it, "
+        "else GRPC. RDMA never falls back: what is missing keeps pods from becoming ready.",
     )
-    rdma: Rdma | None = Field(default=None, description="RDMA devices of the pods.")
+    rdma: Rdma | None = Field(
+        default=None, description="RDMA devices of the pods, for the types Auto and RDMA."
+    )
     placement: TransportPlacement | None = Field(
         default=None, description="Keeps encoders and engines close."
     )

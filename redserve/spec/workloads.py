@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from redserve.errors import ConfigError
-from redserve.spec.release import unsupported
 from redserve.spec.settings import (
     SERVICE_ACCOUNT_DIR,
     EncoderSettings,
@@ -15,6 +13,7 @@ from redserve.spec.settings import (
     RouterSettings,
     compute_environment,
 )
+from redserve.spec.ucx import ucx_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +22,13 @@ if TYPE_CHECKING:
     from redserve.spec.llm import LLMSpec
     from redserve.spec.placement import Place, Placement, Role
     from redserve.spec.pool import PoolSpec
-    from redserve.spec.service import RedService, RedServiceSpec
+    from redserve.spec.service import RedService
     from redserve.spec.settings import TransportKind
+    from redserve.spec.transport import TransportType
 
 DEFAULT_MEMORY_PERCENT: Final = 50
+QUARANTINE_PERCENT: Final = 25
+"""Of an engine's landing room; no manifest has a reason to say otherwise."""
 MODULES: Final[Mapping[Role, str]] = {
     "router": "redserve_router",
     "encoder": "redserve_encoder",
@@ -40,8 +42,10 @@ SETTINGS: Final[Mapping[Role, type[ProcessSettings]]] = {
 }
 """What it reads."""
 
-_TRANSPORTS: Final[Mapping[str, TransportKind]] = {
+_TRANSPORTS: Final[Mapping[TransportType, TransportKind]] = {
     "Auto": "grpc",
+    "RDMA": "rdma",
+    "TCP": "tcp",
     "GRPC": "grpc",
     "InProcess": "inproc",
 }
@@ -56,7 +60,8 @@ class Workload:
         name: Name of the process; of the pool when there are several.
         module: What `python -m` runs.
         replicas: How many.
-        env: What is added to their environment: settings, thread limits, the manifest's own.
+        env: What is added to their environment: settings, thread limits, UCX, the manifest's
+            own.
         address: host:port by which the other processes reach them.
         metrics_address: host:port of `/metrics`; None when each replica finds a free port.
         drain_timeout_s: Longest wait for running streams after SIGTERM, seconds.
@@ -73,30 +78,52 @@ class Workload:
 
 
 def workloads_for(service: RedService, placement: Placement) -> list[Workload]:
-    """Every process of the service: encoders, LLM engines, router.
-
-    Raises:
-        ConfigError: `spec.transport.type` cannot be served by this release, and `placement` names
-            no other data path.
-    """
+    """Every process of the service: encoders, LLM engines, router."""
     spec = service.spec
-    return [
+    http_port = placement.router.http_port if spec.router.open_ai == "Enabled" else 0
+    router = placement.router.place
+    made: list[tuple[Role, Place, ProcessSettings, PoolSpec]] = [
         *(
-            _workload("encoder", place, encoder_settings(service, placement, place), spec.encoder)
+            ("encoder", place, encoder_settings(service, placement, place), spec.encoder)
             for place in placement.encoders
         ),
         *(
-            _workload("llm", place, llm_settings(service, placement, place), spec.llm)
+            ("llm", place, llm_settings(service, placement, place), spec.llm)
             for place in placement.llms
         ),
-        _workload(
-            "router",
-            placement.router.place,
-            router_settings(service, placement),
-            spec.router,
-            placement.router.http_port if spec.router.open_ai == "Enabled" else 0,
-        ),
+        ("router", router, router_settings(service, placement), spec.router),
     ]
+    return [
+        _workload(
+            role,
+            place,
+            settings,
+            pool,
+            library_environment(service, placement, role, place),
+            http_port if role == "router" else 0,
+        )
+        for role, place, settings, pool in made
+    ]
+
+
+def transport_kind(service: RedService) -> TransportKind:
+    """The data path that the manifest asks for."""
+    return _TRANSPORTS[service.spec.transport.type]
+
+
+def library_environment(
+    service: RedService, placement: Placement, role: Role, place: Place
+) -> dict[str, str]:
+    """What libraries are told, beside a process' settings; a pool's own `env` overrides it."""
+    made = compute_environment(place.num_threads)
+    if role == "router":
+        return made
+    ucx = ucx_environment(
+        transport_kind(service),
+        net_devices=placement.tcp_devices,
+        port_range=placement.tcp_ports,
+    )
+    return made | ucx
 
 
 def encoder_settings(service: RedService, placement: Placement, place: Place) -> EncoderSettings:
@@ -133,6 +160,7 @@ def llm_settings(service: RedService, placement: Placement, place: Place) -> LLM
         prefix_cache=spec.prefix_cache == "Enabled",
         overlap=spec.overlap == "Enabled",
         arena_bytes=spec.arena_size.num_bytes,
+        quarantine_percent=QUARANTINE_PERCENT,
     )
 
 
@@ -171,9 +199,14 @@ def router_settings(service: RedService, placement: Placement) -> RouterSettings
 
 
 def _workload(
-    role: Role, place: Place, settings: ProcessSettings, pool: PoolSpec, metrics_port: int = 0
+    role: Role,
+    place: Place,
+    settings: ProcessSettings,
+    pool: PoolSpec,
+    libraries: Mapping[str, str],
+    http_port: int,
 ) -> Workload:
-    metrics_port = metrics_port or place.metrics_port
+    metrics_port = http_port or place.metrics_port
     host = place.address.rpartition(":")[0]
     own = {variable.name: variable.value or "" for variable in pool.env if not variable.value_from}
     return Workload(
@@ -181,7 +214,7 @@ def _workload(
         name=place.name or role,
         module=MODULES[role],
         replicas=place.replicas,
-        env={**compute_environment(place.num_threads), **own, **settings.to_env()},
+        env={**libraries, **own, **settings.to_env()},
         address=place.address,
         drain_timeout_s=float(pool.rollout.drain_timeout_seconds),
         metrics_address=f"{host}:{metrics_port}" if metrics_port else None,
@@ -216,14 +249,5 @@ def _compute(
     return {
         "device": place.device or pool.device.lower(),
         "dtype": service.spec.model.dtype.lower(),
-        "transport": placement.transport or _transport_kind(service.spec),
+        "transport": transport_kind(service),
     }
-
-
-def _transport_kind(spec: RedServiceSpec) -> TransportKind:
-    field = "spec.transport.type"
-    kind = _TRANSPORTS.get(spec.transport.type)
-    if kind is None:
-        why = next(one.why for one in unsupported(spec) if one.field == field)
-        raise ConfigError(why, field=field)
-    return kind

@@ -72,7 +72,6 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         "spec.encoder.modalities",
         "only Image",
     ),
-    ({"transport": {"type": "TCP"}}, "TransportUnsupported", "spec.transport.type", "write GRPC"),
     ({"transport": {"type": "InProcess"}}, "TransportUnsupported", "spec.transport.type", "GRPC"),
     (
         {"transport": {"chunkTokens": 3}},
@@ -423,8 +422,8 @@ def test_an_example_for_one_machine_lacks_only_its_gpus() -> None:
 def test_the_complete_example_asks_for_more_than_there_is() -> None:
     found = {one.reason for one in check(load_manifest(EXAMPLES / "complete.yaml"), EVERYTHING)}
     assert found == {
-        "ParallelismUnsupported", "ModalityUnsupported", "TransportUnsupported",
-        "ScalingModeUnsupported", "TlsUnsupported", "InvalidArguments",
+        "ParallelismUnsupported", "ModalityUnsupported", "ScalingModeUnsupported",
+        "TlsUnsupported", "InvalidArguments",
     }  # fmt: skip
 
 
@@ -440,6 +439,9 @@ def test_what_has_no_effect_is_told() -> None:
     )  # fmt: skip
     hub = {"uri": "hf://a/b", "tokenSecretRef": {"name": "t"}}
     assert without_effect(service(model=hub)) == ()
+    for kind, idle in (("TCP", True), ("GRPC", True), ("RDMA", False), ("Auto", False)):
+        rdma = service(transport={"type": kind, "rdma": {"resourceName": "rdma/ib"}})
+        assert without_effect(rdma) == (("spec.transport.rdma",) if idle else ())
 
 
 anything = st.recursive(

@@ -49,6 +49,15 @@ def test_a_pod_reads_what_a_process_of_up_reads(raw: dict[str, Any]) -> None:
         assert got == local[pool].model_dump(exclude=BY_PLACE)
 
 
+def test_what_ucx_is_told_in_a_pod() -> None:
+    own = [{"name": "UCX_NET_DEVICES", "value": "net1"}]
+    made = service(transport={"type": "TCP"}, llm={"env": own})
+    encoder, llm = environment_of(made, "encoder"), environment_of(made, "llm")
+    assert (encoder["UCX_NET_DEVICES"], encoder["UCX_TCP_PORT_RANGE"]) == ("eth0", "29600-29615")
+    assert (llm["UCX_NET_DEVICES"], llm["REDSERVE_LLM_TRANSPORT"]) == ("net1", "tcp")
+    assert not [name for name in environment_of(made, "router") if name.startswith("UCX")]
+
+
 def test_what_a_cluster_decides() -> None:
     made = service(router={"grpc": {"port": 6000}, "http": {"port": 6001}})
     revision = render(made, Context("serving", Images("router:1", "encoder:1", "llm:1"))).revision

@@ -127,6 +127,53 @@ def test_who_may_talk_to_whom() -> None:
     assert policies(networkPolicy="Disabled") == {}
 
 
+def data_ports(rules: list[Any], side: str, pool: str) -> list[tuple[int, int]]:
+    """First and last port between a pool and those of the rules."""
+    return [
+        (port["port"], port.get("endPort", port["port"]))
+        for rule in rules
+        if peers([rule], side) == {pool}
+        for port in rule["ports"]
+    ]
+
+
+RANGE = {"name": "UCX_TCP_PORT_RANGE", "value": "7000-7003"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "ports"),
+    [
+        ({"transport": {"type": "Auto"}}, [(50051, 50051)]),
+        ({"transport": {"type": "GRPC"}}, [(50051, 50051)]),
+        (
+            {"transport": {"type": "RDMA", "rdma": {"resourceName": "rdma/ib"}}},
+            [(50051, 50051)],
+        ),
+        ({"transport": {"type": "TCP"}}, [(50051, 50051), (29600, 29615)]),
+        (
+            {"transport": {"type": "TCP"}, "encoder": {"env": [RANGE]}},
+            [(50051, 50051), (7000, 7003)],
+        ),
+        (
+            {"transport": {"type": "TCP"}, "llm": {"env": [RANGE]}},
+            [(50051, 50051), (29600, 29615)],
+        ),
+    ],
+)
+def test_only_engines_reach_the_memory_of_encoders(
+    spec: dict[str, Any], ports: list[tuple[int, int]]
+) -> None:
+    made = policies(**spec)
+    assert data_ports(made["encoder"]["ingress"], "from", "llm") == ports
+    assert data_ports(made["llm"]["egress"], "to", "encoder") == ports
+    # Nobody connects to an engine's NIXL, and a router to neither.
+    assert data_ports(made["llm"]["ingress"], "from", "encoder") == [(50051, 50051)]
+    assert data_ports(made["encoder"]["egress"], "to", "llm") == [(50051, 50051)]
+    for pool in ("encoder", "llm"):
+        assert data_ports(made[pool]["ingress"], "from", "router") == [(50051, 50051)]
+        assert data_ports(made["router"]["egress"], "to", pool) == [(50051, 50051)]
+
+
 def open_ports(rules: list[Any]) -> set[Any]:
     """Ports that are open to the whole world; None for all of them."""
     return {

@@ -86,6 +86,14 @@ def test_what_does_not(name: str) -> None:
     assert not is_gpu(name)
 
 
+@pytest.mark.parametrize("kind", ["TCP", "GRPC"])
+def test_no_device_is_taken_from_others_for_nothing(kind: str) -> None:
+    made = service(transport={"type": kind, "rdma": {"resourceName": "rdma/ib"}})
+    main = main_of(made, "encoder")
+    assert "resources" not in main
+    assert main["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
 def test_rdma_devices_go_to_those_who_move_embeddings() -> None:
     made = service(
         transport={"rdma": {"resourceName": "rdma/ib", "count": 3}},

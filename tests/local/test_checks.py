@@ -26,12 +26,6 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"encoder": {"modalities": ["Image", "Video"]}}, "spec.encoder.modalities", "only Image"),
     ({"router": {"tls": {"secretName": "a"}}}, "spec.router.tls", "remove it"),
     ({"router": {"replicas": 2}}, "spec.router.replicas", "write 1"),
-    ({"transport": {"type": "TCP"}}, "spec.transport.type", "write GRPC or Auto"),
-    (
-        {"transport": {"type": "RDMA", "rdma": {"resourceName": "rdma/ib"}}},
-        "spec.transport.type",
-        "RDMA needs a data path that this release does not have yet",
-    ),
     ({"transport": {"type": "InProcess"}}, "spec.transport.type", "processes of their own"),
     ({"transport": {"chunkTokens": 8}}, "spec.transport.chunkTokens", "remove it"),
     ({"reconcile": "Stopped"}, "spec.reconcile", "write Active"),
@@ -65,12 +59,19 @@ def test_scaling_is_told() -> None:
     assert warnings == ("spec.llm.scaling: nothing scales here; 2 replica(s) run",)
 
 
+@pytest.mark.parametrize("kind", ["Auto", "RDMA", "TCP", "GRPC"])
+def test_data_paths_between_processes_are_for_them_to_make(kind: str) -> None:
+    transport: dict[str, Any] = {"type": kind}
+    if kind == "RDMA":
+        transport["rdma"] = {"resourceName": "rdma/ib"}
+    assert list(refusals(service(transport=transport).spec)) == []
+
+
 def test_the_complete_example_needs_a_cluster() -> None:
     fields = [one.field for one in refusals(load_manifest(EXAMPLES / "complete.yaml").spec)]
     assert fields == [
         "spec.llm.parallelism",
         "spec.encoder.modalities",
-        "spec.transport.type",
         "spec.llm.extraArgs",
         "spec.router.tls",
         "spec.router.replicas",

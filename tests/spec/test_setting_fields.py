@@ -22,7 +22,7 @@ WITHOUT = {
     "name", "service", "model_cache_dir", "grpc_host", "grpc_port", "advertise_address",
     "metrics_port", "num_threads", "model_name", "http_host", "http_port", "http_enabled",
     "encoder_addresses", "llm_addresses", "encoder_service", "llm_service", "service_namespace",
-    "encoders_required", "service_account_dir", "max_connection_age_s",
+    "encoders_required", "service_account_dir", "max_connection_age_s", "quarantine_percent",
 }  # fmt: skip
 """Settings that the supervisor or cluster chooses, or that the command line may have changed."""
 

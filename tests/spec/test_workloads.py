@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redserve.errors import ConfigError
 from redserve.spec.manifest import load_manifest
 from redserve.spec.settings import EncoderSettings, LLMSettings, ProcessSettings, RouterSettings
+from redserve.spec.ucx import PortRange, ucx_environment
 from redserve.spec.workloads import (
     encoder_settings,
     llm_settings,
@@ -79,7 +80,7 @@ def test_every_knob_of_the_tuned_example_arrives() -> None:
         "encoders_required", "service_account_dir", "max_connection_age_s",
     }  # fmt: skip
     # The other values of these say the same in another way.
-    same = {"transport", "memory_percent"}
+    same = {"transport", "memory_percent", "quarantine_percent"}
     for settings in (
         lambda one: encoder_settings(one, places, places.encoders[0]),
         lambda one: llm_settings(one, places, places.llms[0]),
@@ -113,11 +114,27 @@ def test_own_environment_wins_over_thread_limits_only() -> None:
     assert env["REDSERVE_LLM_NUM_THREADS"] == "4"
 
 
-@pytest.mark.parametrize("kind", ["RDMA", "TCP"])
-def test_data_paths_that_are_not_there_yet(kind: str) -> None:
-    made = service(transport={"type": kind, "rdma": {"resourceName": "rdma/ib"}})
-    with pytest.raises(ConfigError, match=f"spec.transport.type: {kind} needs a data path"):
-        workloads_for(made, placement())
+@pytest.mark.parametrize(("written", "kind"), [("RDMA", "rdma"), ("TCP", "tcp"), ("GRPC", "grpc")])
+def test_the_data_path_is_the_manifests(written: str, kind: str) -> None:
+    transport = {"type": written, "rdma": {"resourceName": "rdma/ib"}}
+    encoder, _, llm, router = workloads_for(service(transport=transport), placement())
+    assert read(EncoderSettings, encoder.env).transport == kind
+    assert read(LLMSettings, llm.env).transport == kind
+    told = ucx_environment(kind)  # type: ignore[arg-type]
+    for workload in (encoder, llm):
+        assert {name: workload.env[name] for name in workload.env if "UCX" in name} == told
+    assert not [name for name in router.env if "UCX" in name]
+
+
+def test_ucx_is_told_where_it_may_listen_unless_the_manifest_says_so() -> None:
+    places = replace(placement(), tcp_devices="lo", tcp_ports=PortRange(5000, 5009))
+    own = [{"name": "UCX_NET_DEVICES", "value": "eth1"}, {"name": "UCX_TLS", "value": "all"}]
+    made = service(transport={"type": "TCP"}, llm={"env": own})
+    encoder, _, llm, _ = workloads_for(made, places)
+    assert encoder.env["UCX_NET_DEVICES"] == "lo"
+    assert encoder.env["UCX_TCP_PORT_RANGE"] == "5000-5009"
+    assert (llm.env["UCX_NET_DEVICES"], llm.env["UCX_TLS"]) == ("eth1", "all")
+    assert llm.env["REDSERVE_LLM_TRANSPORT"] == "tcp"
 
 
 SIZES = st.sampled_from(["1Mi", "64Mi", "1Gi", "100M", 4_000_000, "2.5Gi"])
