@@ -19,13 +19,15 @@ NUM_ITEMS = 4
 PER_ITEM = (ENCODE, TRANSFER, ABORTED, ROOM, "queue")
 spans = st.tuples(st.integers(0, 60), st.integers(0, 20)).map(lambda p: (p[0], p[0] + p[1]))
 item_bars = st.builds(
-    lambda name, index, span: Bar("lane", name, *span, index),
+    lambda name, index, span: Bar("lane", name, span[0], span[1], index),
     st.sampled_from(PER_ITEM),
     st.integers(0, NUM_ITEMS - 1),
     spans,
 )
 request_bars = st.builds(
-    lambda name, span: Bar("llm-0", name, *span), st.sampled_from([PREFILL, "queue"]), spans
+    lambda name, span: Bar("llm-0", name, span[0], span[1]),
+    st.sampled_from([PREFILL, "queue"]),
+    spans,
 )
 bars_lists = st.lists(st.one_of(item_bars, item_bars, request_bars), max_size=14)
 

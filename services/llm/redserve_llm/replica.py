@@ -22,6 +22,7 @@ from redserve_llm.engine import Engine, EngineConfig
 from redserve_llm.hub import Hub
 from redserve_llm.limits import RequestLimits
 from redserve_llm.load import LoadBoard
+from redserve_llm.readiness import Readiness
 from redserve_llm.servicer import SERVICE_NAME, LlmServicer
 from redserve_llm.transport_check import TransportChecks
 
@@ -73,6 +74,7 @@ class LlmReplica:
             settings.transport, self.pool, name, self.address, TransportMetrics(self.registry)
         )
         self._board = LoadBoard(lambda: self.pool.used_bytes)
+        self._readiness = Readiness(self.pool, settings.quarantine_percent, self._tell_ready)
         self.hub = Hub(asyncio.get_running_loop(), self._board)
         budget, observe = make_budget(settings, model.cost_guess)
         self.scheduler = Scheduler(_scheduler_config(settings, model), budget)
@@ -123,8 +125,7 @@ class LlmReplica:
         await self._server.start()  # alive, not ready: a start-up probe may look already
         await asyncio.to_thread(self._model.runner.warm_up)
         self.engine.start()
-        self._board.set_serving(serving=True)
-        self._server.set_ready(True)
+        self._readiness.open()
         log.info(
             "ready",
             address=self.address,
@@ -145,8 +146,7 @@ class LlmReplica:
         try:
             await asyncio.wait({signalled, broke}, return_when=asyncio.FIRST_COMPLETED)
             if broke.done():
-                self._board.set_serving(serving=False)
-                self._server.set_ready(False)
+                self._readiness.shut()
             return not broke.done()
         finally:
             for waiter in (signalled, broke):
@@ -159,8 +159,7 @@ class LlmReplica:
         Announcements are taken to the end: running requests may wait for their embeddings.
         """
         ends_at = asyncio.get_running_loop().time() + timeout_s
-        self._board.set_serving(serving=False)
-        self._server.set_ready(False)
+        self._readiness.shut()
         self._servicer.refuse_new()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(ends_at):
@@ -169,6 +168,7 @@ class LlmReplica:
 
     async def close(self) -> None:
         """Stop everything. Idempotent."""
+        self._readiness.shut()
         await self._server.drain(0.0)
         if not await asyncio.to_thread(self.engine.close, _CLOSE_TIMEOUT_S):
             log.warning("the engine did not end its step in time")
@@ -176,6 +176,11 @@ class LlmReplica:
         await self._puller.close()
         self._stop_metrics()
         self._stop_metrics = lambda: None
+
+    def _tell_ready(self, ready: bool) -> None:
+        """To the routers that watch the load, and to whoever probes."""
+        self._board.set_serving(serving=ready)
+        self._server.set_ready(ready)
 
     def _has_work(self) -> bool:
         """Whether room is needed, or a transfer hangs: a probe would only be the next one."""
