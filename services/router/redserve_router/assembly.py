@@ -23,6 +23,7 @@ from redserve_router.media.collect import PictureCollector
 from redserve_router.media.fetch import PictureFetcher
 from redserve_router.media.policy import MediaPolicy
 from redserve_router.metadata import MetadataBook
+from redserve_router.pair_checks import PairChecks
 from redserve_router.prompt import PromptBuilder
 from redserve_router.replicas.pools import ReplicaPools
 from redserve_router.servicer import RouterServicer
@@ -89,6 +90,7 @@ class Router:
         )
         if self._discovery is not None:
             self.pools.source = self._discovery.status
+        self.pair_checks = PairChecks(self.pools)
         self._fetcher = PictureFetcher(policy, resolver=resolver)
         self._picture_threads = ThreadPoolExecutor(
             max(2, settings.num_threads), thread_name_prefix="pictures"
@@ -111,7 +113,7 @@ class Router:
             settings.grpc_port,
             max_connection_age_s=settings.max_connection_age_s,
         )
-        servicer = RouterServicer(self.dispatcher, services, settings.max_images)
+        servicer = RouterServicer(self.dispatcher, services, self.pair_checks, settings.max_images)
         self.server.add(add_RouterServiceServicer_to_server, servicer, SERVICE)
         door = HttpDoor(
             self.dispatcher,
@@ -149,6 +151,7 @@ class Router:
             )
         self.pools.on_change(self._tell_readiness)
         self.pools.start()
+        self.pair_checks.start()
         if self._discovery is not None:
             self._discovery.start()
         log.info(
@@ -166,6 +169,7 @@ class Router:
         await self.dispatcher.close()
         if self._discovery is not None:
             await self._discovery.stop()
+        await self.pair_checks.stop()
         await self.pools.stop()
         await self._fetcher.close()
         self._picture_threads.shutdown(wait=False, cancel_futures=True)

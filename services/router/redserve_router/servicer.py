@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import uuid
 from contextlib import aclosing
@@ -31,15 +32,24 @@ if TYPE_CHECKING:
     from redserve_router.answer import AnswerEvent
     from redserve_router.dispatch.dispatcher import Dispatcher
     from redserve_router.dispatch.services import RouterServices
+    from redserve_router.pair_book import PairReport
+    from redserve_router.pair_checks import PairChecks
     from redserve_router.question import Part
 
 
 class RouterServicer(RouterServiceServicer):
     """Converts between protobuf and the dispatcher; decides nothing."""
 
-    def __init__(self, dispatcher: Dispatcher, services: RouterServices, max_images: int) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        services: RouterServices,
+        pair_checks: PairChecks,
+        max_images: int,
+    ) -> None:
         self._dispatcher = dispatcher
         self._services = services
+        self._pair_checks = pair_checks
         self._max_images = max_images
 
     async def Generate(  # noqa: N802  # gRPC's name
@@ -84,18 +94,33 @@ class RouterServicer(RouterServiceServicer):
         _request: pb.ListReplicasRequest,
         _context: grpc.aio.ServicerContext[pb.ListReplicasRequest, pb.ListReplicasResponse],
     ) -> pb.ListReplicasResponse:
-        """Every replica that the router knows."""
-        return pb.ListReplicasResponse(
+        """Every replica that the router knows, and the ways between them."""
+        response = pb.ListReplicasResponse(
             replicas=[
                 pb.Replica(
                     pool=report.pool,
                     address=report.address,
                     serving=report.serving,
+                    transport=report.transport,
                     load=report.load,
                 )
                 for report in self._services.pools.report()
             ]
         )
+        for pairs in self._pair_checks.reports():
+            response.pair_checks.extend(map(_pair_to_proto, pairs))
+            await asyncio.sleep(0)  # thousands of pairs must not hold up requests
+        return response
+
+
+def _pair_to_proto(pair: PairReport) -> pb.PairCheck:
+    return pb.PairCheck(
+        encoder=pair.encoder,
+        llm=pair.llm,
+        transport=pair.transport,
+        gb_per_s=pair.gb_per_s,
+        error=pair.error,
+    )
 
 
 def question_from_proto(request: pb.GenerateRequest) -> Question:

@@ -30,10 +30,12 @@ class EncoderInfo:
     Attributes:
         fingerprint: Of the checkpoint; must equal the LLM replica's.
         row_bytes: Bytes of one embedding row with all its layers.
+        transport: Best data path that it offers.
     """
 
     fingerprint: str
     row_bytes: int
+    transport: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ class EncoderClient:
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
         row_bytes = reply.num_layers * reply.hidden_size * DTYPE_BYTES.get(reply.dtype, 4)
-        return EncoderInfo(fingerprint=reply.fingerprint, row_bytes=row_bytes)
+        return EncoderInfo(
+            fingerprint=reply.fingerprint, row_bytes=row_bytes, transport=reply.transport
+        )
 
     async def describe(
         self, pictures: Sequence[tuple[bytes, bytes]], timeout_s: float

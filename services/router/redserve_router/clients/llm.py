@@ -39,6 +39,7 @@ class LlmInfo:
         kv_cache_tokens: Tokens that its KV cache holds.
         max_item_bytes: Largest embedding that it can take.
         default_sampling: The checkpoint's own defaults.
+        transport: Data path in use.
     """
 
     fingerprint: str
@@ -47,6 +48,7 @@ class LlmInfo:
     kv_cache_tokens: int
     max_item_bytes: int
     default_sampling: SamplingParams
+    transport: str
 
     @property
     def max_tokens(self) -> int:
@@ -66,6 +68,20 @@ class LlmLoad:
     blocks_total: int
     arena_bytes: int
     serving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSpeed:
+    """What a probe from an encoder found; `transport` is the data path of the pair."""
+
+    transport: str
+    num_bytes: int
+    seconds: float
+
+    @property
+    def gb_per_s(self) -> float:
+        """10^9 bytes per second."""
+        return self.num_bytes / max(self.seconds, 1e-9) / 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +142,17 @@ class LlmClient:
             kv_cache_tokens=reply.kv_cache_tokens,
             max_item_bytes=reply.max_item_bytes,
             default_sampling=sampling_from_proto(reply.default_sampling, base),
+            transport=reply.transport,
         )
+
+    async def check_transport(self, encoder_address: str, timeout_s: float) -> TransportSpeed:
+        """Let it read a probe from an encoder; `Overloaded` when it has better things to do."""
+        request = pb.CheckTransportRequest(encoder_address=encoder_address)
+        try:
+            reply = await self._stub.CheckTransport(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return TransportSpeed(reply.transport, reply.num_bytes, reply.seconds)
 
     async def generate(
         self, request: SequenceRequest, timeout_s: float

@@ -42,6 +42,11 @@ class EncoderReplica(Replica):
         """Of the checkpoint that it serves; empty before the first connection."""
         return self.info.fingerprint if self.info is not None else ""
 
+    @property
+    def transport(self) -> str:
+        """Data path in use; empty before the first connection."""
+        return self.info.transport if self.info is not None else ""
+
     def snapshot(self, content_hashes: Iterable[bytes]) -> EncoderSnapshot:
         """What routing needs to know; of its cache, only what concerns `content_hashes`."""
         load = self._load

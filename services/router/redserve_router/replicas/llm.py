@@ -44,6 +44,11 @@ class LlmReplica(Replica):
         return self.info.fingerprint if self.info is not None else ""
 
     @property
+    def transport(self) -> str:
+        """Data path in use; empty before the first connection."""
+        return self.info.transport if self.info is not None else ""
+
+    @property
     def is_idle(self) -> bool:
         """Whether it has nothing to do but the one request that asks."""
         load = self._load

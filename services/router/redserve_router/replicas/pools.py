@@ -32,6 +32,7 @@ class ReplicaReport:
     pool: str
     address: str
     serving: bool
+    transport: str
     load: dict[str, float]
 
 
@@ -179,6 +180,7 @@ class ReplicaPools:
                 pool=replica.pool,
                 address=replica.address,
                 serving=replica.serving and replica.takes_work,
+                transport=replica.transport,
                 load={
                     **replica.load_figures(),
                     "fingerprint_mismatch": float((replica.pool, replica.address) in lonely),

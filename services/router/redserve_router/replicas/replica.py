@@ -67,6 +67,11 @@ class Replica(ABC):
     def fingerprint(self) -> str:
         """Of the checkpoint that it serves; empty before the first connection."""
 
+    @property
+    @abstractmethod
+    def transport(self) -> str:
+        """Data path in use; empty before the first connection."""
+
     @abstractmethod
     def load_figures(self) -> dict[str, float]:
         """Load by name, for people."""
