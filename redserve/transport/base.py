@@ -78,6 +78,11 @@ class Transport(Protocol):
     bytes in flight keeps it quarantined until they have landed.
     """
 
+    @property
+    def kind(self) -> str:
+        """The best that this process has: "rdma", "tcp", "grpc" or "inproc"."""
+        ...
+
     def local_info(self) -> PeerInfo:
         """Who this process is."""
         ...
@@ -99,7 +104,7 @@ class Transport(Protocol):
         ...
 
     def kind_for(self, incarnation: str) -> str:
-        """What moves the bytes of this peer: "rdma", "tcp", "grpc" or "inproc"."""
+        """What moves the bytes of this peer, one of the same words."""
         ...
 
     async def close(self, timeout_s: float) -> bool:

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from redserve.errors import ConfigError
+from redserve.spec.settings import ucx_transports
+from redserve.telemetry.log import get_logger
 from redserve.transport import grpc_stream, inproc
 from redserve.transport.base import PeerInfo
+from redserve.transport.either import EitherTransport
 from redserve.transport.lease_table import LeaseTable
+from redserve.transport.nixl import rdma
+from redserve.transport.nixl.endpoint import Endpoint
+from redserve.transport.nixl.library import AgentError
+from redserve.transport.nixl.transport import NixlTransport, peer_info
 from redserve.transport.puller import Puller
 from redserve.v1.transport_pb2_grpc import add_TransportServiceServicer_to_server
 from redserve.wire.channel import open_channel
@@ -24,7 +31,13 @@ if TYPE_CHECKING:
     from redserve.transport.pool import Pool
     from redserve.wire.server import ServiceServer
 
-KINDS = (grpc_stream.BACKEND, inproc.BACKEND)
+log = get_logger()
+
+AUTO: Final = "auto"
+RDMA: Final = "rdma"
+TCP: Final = "tcp"
+KINDS = (AUTO, RDMA, TCP, grpc_stream.BACKEND, inproc.BACKEND)
+_FIELD: Final = "spec.transport.type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +48,26 @@ class ProducerSide:
         lease_table: Where tensors are offered and withdrawn.
         peer_info: What to tell consumers along with a tensor's key.
         servicer: The TransportService, for `ServiceServer.add`; see `add_to`.
+        transport: The best data path that this process offers; all but inproc offer gRPC too.
+        endpoint: Of one-sided reads; None where there are none.
     """
 
     lease_table: LeaseTable
     peer_info: PeerInfo
     servicer: grpc_stream.TransportServicer
+    transport: str
+    endpoint: Endpoint | None = None
 
     def add_to(self, server: ServiceServer) -> None:
         """Serve it; before `server.start`."""
         server.add(add_TransportServiceServicer_to_server, self.servicer, grpc_stream.SERVICE_NAME)
 
     def close(self) -> None:
-        """Stop being found by consumers of this process; idempotent."""
+        """Stop being found and read by consumers; idempotent. The process ends by `leave`."""
         inproc.unregister(self.peer_info.address, self.lease_table)
+        if self.endpoint is not None:
+            # Somebody who still reads would not take the end of the agent well, nor would we.
+            self.endpoint.close(leave_it=self.lease_table.num_leases > 0)
 
 
 def make_consumer(
@@ -56,24 +76,28 @@ def make_consumer(
     """The consumer side of a process, on its running event loop.
 
     Args:
-        kind: "grpc" or "inproc".
+        kind: "auto", "rdma", "tcp", "grpc" or "inproc"; see `docs/transport.md`.
         pool: Where destinations are allocated; told to the backend once.
         name: Of the replica; becomes part of the incarnation.
         advertise_address: host:port of this process's gRPC server.
         metrics: Counts and times what arrives.
 
     Raises:
-        ConfigError: No such kind.
+        ConfigError: No such kind, or this process cannot do it; says what is missing.
     """
     incarnation = _new_incarnation(name)
+    _check(kind)
     _observe(pool, metrics)
-    if kind == grpc_stream.BACKEND:
-        transport: Transport = grpc_stream.GrpcTransport(pool, incarnation, advertise_address)
-        return Puller(transport, _connect_by_grpc, incarnation, metrics)
     if kind == inproc.BACKEND:
-        transport = inproc.InprocTransport(pool, incarnation, advertise_address)
-        return Puller(transport, _connect_in_process, incarnation, metrics)
-    raise _unknown(kind)
+        nearby = inproc.InprocTransport(pool, incarnation, advertise_address)
+        return Puller(nearby, _connect_in_process, incarnation, pool, metrics)
+    transport: Transport = grpc_stream.GrpcTransport(pool, incarnation, advertise_address)
+    endpoint = _endpoint(kind, pool, incarnation)
+    if endpoint is not None:
+        info = peer_info(endpoint, pool, incarnation, advertise_address)
+        fast = NixlTransport(_one_sided(kind), endpoint, info)
+        transport = EitherTransport(fast, transport) if kind == AUTO else fast
+    return Puller(transport, _connect_by_grpc, incarnation, pool, metrics)
 
 
 def make_producer(
@@ -87,7 +111,7 @@ def make_producer(
     """The producer side of a process.
 
     Args:
-        kind: "grpc" or "inproc".
+        kind: "auto", "rdma", "tcp", "grpc" or "inproc"; see `docs/transport.md`.
         pool: Where tensors are; told to the backend once.
         name: Of the replica; becomes part of the incarnation.
         advertise_address: host:port by which consumers reach this process's gRPC server (bind it
@@ -96,19 +120,52 @@ def make_producer(
         metrics: Counts what leaves.
 
     Raises:
-        ConfigError: No such kind.
+        ConfigError: No such kind, or this process cannot do it; says what is missing.
     """
-    if kind not in KINDS:
-        raise _unknown(kind)
+    _check(kind)
     incarnation = _new_incarnation(name)
-    peer = PeerInfo(incarnation, kind, advertise_address, pool_bytes=pool.num_bytes)
     table = LeaseTable(pool, incarnation, ttl_s)
+    endpoint = _endpoint(kind, pool, incarnation)
+    if endpoint is not None:
+        peer = peer_info(endpoint, pool, incarnation, advertise_address)
+        transport = _one_sided(kind)
+    else:
+        transport = inproc.BACKEND if kind == inproc.BACKEND else grpc_stream.BACKEND
+        peer = PeerInfo(incarnation, transport, advertise_address, pool_bytes=pool.num_bytes)
     if kind == inproc.BACKEND:
         inproc.register(advertise_address, table)
     _observe(pool, metrics)
     if metrics is not None:
-        metrics.info.labels(transport=kind).set(1)
-    return ProducerSide(table, peer, grpc_stream.TransportServicer(table, peer, metrics))
+        metrics.info.labels(transport=transport).set(1)
+    servicer = grpc_stream.TransportServicer(table, peer, metrics, transport)
+    return ProducerSide(table, peer, servicer, transport, endpoint)
+
+
+def _endpoint(kind: str, pool: Pool, incarnation: str) -> Endpoint | None:
+    """What one-sided reads need; None for kinds that have none, and for auto where it cannot be."""
+    if kind not in (AUTO, RDMA, TCP):
+        return None
+    problem = None if kind == TCP else rdma.missing(pool.num_bytes, ucx_transports())
+    if problem is None:
+        try:
+            return Endpoint(pool, incarnation)
+        except AgentError as error:
+            problem = str(error)
+    if kind != AUTO:
+        raise ConfigError(f"{kind.upper()} is not to be had: {problem}", field=_FIELD)
+    log.info("embeddings move by gRPC", why=problem)
+    return None
+
+
+def _one_sided(kind: str) -> str:
+    return TCP if kind == TCP else RDMA
+
+
+def _check(kind: str) -> None:
+    if kind not in KINDS:
+        raise ConfigError(
+            f"unknown transport {kind!r}; choose one of {', '.join(KINDS)}", field="transport"
+        )
 
 
 def _connect_by_grpc(peer: PeerInfo) -> Producer:
@@ -129,7 +186,6 @@ def _observe(pool: Pool, metrics: TransportMetrics | None) -> None:
         return
     used_gauge = metrics.pool_bytes.labels(state="used")
     free_gauge = metrics.pool_bytes.labels(state="free")
-
     quarantined_gauge = metrics.pool_bytes.labels(state="quarantined")
 
     def report(used_bytes: int, free_bytes: int) -> None:
@@ -138,9 +194,3 @@ def _observe(pool: Pool, metrics: TransportMetrics | None) -> None:
         quarantined_gauge.set(pool.quarantined_bytes)
 
     pool.on_change(report)
-
-
-def _unknown(kind: str) -> ConfigError:
-    return ConfigError(
-        f"unknown transport {kind!r}; choose one of {', '.join(KINDS)}", field="transport"
-    )

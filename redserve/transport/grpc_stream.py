@@ -14,6 +14,7 @@ import grpc
 from redserve.errors import CorruptTransfer, DeadlineExceeded, PeerLost, RedServeError
 from redserve.transport.base import PeerInfo
 from redserve.transport.buffer import read, write
+from redserve.transport.probe import is_probe, prepare_probe
 from redserve.v1 import transport_pb2 as pb
 from redserve.v1 import transport_pb2_grpc
 from redserve.wire.channel import open_channel
@@ -61,16 +62,25 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
         lease_table: What is offered.
         peer_info: Who this process is.
         metrics: Counts what leaves.
+        kind: What reads that do not come here are made by: "rdma" or "tcp"; "grpc" if there are
+            none.
     """
 
     def __init__(
-        self, lease_table: LeaseTable, peer_info: PeerInfo, metrics: TransportMetrics | None = None
+        self,
+        lease_table: LeaseTable,
+        peer_info: PeerInfo,
+        metrics: TransportMetrics | None = None,
+        kind: str = BACKEND,
     ) -> None:
         self._table = lease_table
         self._peer = peer_info
-        self._bytes_out = (
-            metrics.moved_bytes.labels(transport=BACKEND, direction="out") if metrics else None
-        )
+        self._bytes_out = self._read_out = None
+        if metrics is not None:
+            self._bytes_out = metrics.moved_bytes.labels(transport=BACKEND, direction="out")
+            if kind != BACKEND:
+                self._read_out = metrics.moved_bytes.labels(transport=kind, direction="out")
+        self._fetched: set[int] = set()
         self._reaper: asyncio.TimerHandle | None = None
 
     async def Hello(  # noqa: N802  # gRPC's name
@@ -87,7 +97,10 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> pb.PrepareResponse:
         """Lease a tensor; TensorGone when it is not offered."""
-        descriptor = self._table.prepare(request.tensor_key, request.consumer)
+        if is_probe(request.tensor_key):
+            descriptor = prepare_probe(self._table, request.tensor_key, request.consumer)
+        else:
+            descriptor = self._table.prepare(request.tensor_key, request.consumer)
         self._reap_later()
         return pb.PrepareResponse(descriptor=descriptor_to_proto(descriptor))
 
@@ -97,7 +110,13 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> pb.ReleaseResponse:
         """End a lease."""
+        num_bytes = self._table.num_bytes_of(request.lease_id)
         valid = self._table.release(request.lease_id, request.consumed)
+        if request.lease_id in self._fetched:
+            self._fetched.discard(request.lease_id)
+        elif valid and request.consumed and self._read_out is not None:
+            # Whoever reads one-sidedly is not seen: this is the first that the producer hears.
+            self._read_out.inc(num_bytes)
         return pb.ReleaseResponse(valid=valid)
 
     async def Fetch(  # noqa: N802  # gRPC's name
@@ -107,6 +126,7 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
     ) -> AsyncIterator[pb.FetchResponse]:
         """Stream a leased tensor; CorruptTransfer as soon as the lease is over."""
         buffer = self._table.buffer_of(request.lease_id)
+        self._fetched.add(request.lease_id)
         buffer.hold()  # beyond the lease's own hold: the message in hand must stay intact
         try:
             for start in range(0, buffer.num_bytes, MESSAGE_BYTES):
@@ -127,6 +147,7 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
     def _reap(self) -> None:
         self._reaper = None
         self._table.reap()
+        self._fetched = {lease for lease in self._fetched if self._table.num_bytes_of(lease)}
         if self._table.num_leases:
             self._reap_later()
 
@@ -180,6 +201,8 @@ class GrpcTransport:
         incarnation: Of this consumer.
         address: host:port of this consumer, or empty.
     """
+
+    kind: str = BACKEND
 
     def __init__(self, pool: Pool, incarnation: str, address: str) -> None:
         self._pool = pool

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from redserve.errors import DeadlineExceeded, PeerLost
 from redserve.transport.base import PeerInfo
 from redserve.transport.buffer import read, write
+from redserve.transport.probe import is_probe, prepare_probe
 
 if TYPE_CHECKING:
     from redserve.transport.base import Descriptor
@@ -58,7 +59,10 @@ class InprocProducer:
 
     async def prepare(self, tensor_key: str, consumer: str, timeout_s: float) -> Descriptor:
         """See `Producer`."""
-        return _table_at(self._address).prepare(tensor_key, consumer)
+        table = _table_at(self._address)
+        if is_probe(tensor_key):
+            return prepare_probe(table, tensor_key, consumer)
+        return table.prepare(tensor_key, consumer)
 
     async def release(self, lease_id: int, *, consumed: bool, timeout_s: float) -> bool:
         """See `Producer`."""
@@ -76,6 +80,8 @@ class InprocTransport:
         incarnation: Of this consumer.
         address: Of this consumer.
     """
+
+    kind: str = BACKEND
 
     def __init__(self, pool: Pool, incarnation: str, address: str) -> None:
         self._pool = pool

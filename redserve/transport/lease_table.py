@@ -162,6 +162,11 @@ class LeaseTable:
                 raise CorruptTransfer(f"lease {lease_id} is over; prepare the tensor again")
             return lease.offer.buffer
 
+    def num_bytes_of(self, lease_id: int) -> int:
+        """Size of what is leased; 0 when there is no such lease (any more)."""
+        lease = self._leases.get(lease_id)
+        return 0 if lease is None else lease.offer.buffer.num_bytes
+
     def release(self, lease_id: int, consumed: bool) -> bool:
         """End a lease.
 

@@ -17,16 +17,20 @@ from redserve.errors import (
     TensorGone,
 )
 from redserve.telemetry.log import get_logger
+from redserve.transport.base import PeerInfo
 from redserve.transport.buffer import checksum
 from redserve.transport.connections import RELEASE_TIMEOUT_S, Connections
+from redserve.transport.pair_check import measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from redserve.telemetry.metrics import TransportMetrics
-    from redserve.transport.base import Descriptor, PeerInfo, Producer, Transport
+    from redserve.transport.base import Descriptor, Producer, Transport
     from redserve.transport.buffer import Buffer
     from redserve.transport.connections import Connection
+    from redserve.transport.pair_check import TransportCheck
+    from redserve.transport.pool import Pool
 
 log = get_logger()
 
@@ -54,7 +58,11 @@ class Puller:
         transport: The data path.
         connect: Opens the control path to a producer; not connected yet.
         consumer_incarnation: Who this process is.
+        pool: Where destinations are; `check` takes room from it.
         metrics: Counts and times what arrives.
+
+    Attributes:
+        transport: The best data path that this process has.
     """
 
     def __init__(
@@ -62,15 +70,18 @@ class Puller:
         transport: Transport,
         connect: Callable[[PeerInfo], Producer],
         consumer_incarnation: str,
+        pool: Pool,
         metrics: TransportMetrics | None = None,
     ) -> None:
         self._transport = transport
+        self._connect = connect
+        self._pool = pool
         self._connections = Connections(transport, connect)
         self._incarnation = consumer_incarnation
         self._metrics = metrics
-        self._kind = transport.local_info().backend
+        self.transport = transport.kind
         if metrics is not None:
-            metrics.info.labels(transport=self._kind).set(1)
+            metrics.info.labels(transport=self.transport).set(1)
 
     async def pull(
         self, producer: PeerInfo, tensor_key: str, destination: Buffer, deadline_s: float
@@ -101,24 +112,52 @@ class Puller:
             try:
                 await self._attempt(producer, job)
             except CorruptTransfer as error:
-                self._count(error)
+                self._count(error, producer)
                 log.warning(
                     "corrupt transfer, once more", producer=producer.incarnation, why=str(error)
                 )
                 await self._attempt(producer, job)
         except RedServeError as error:
-            self._count(error)
+            self._count(error, producer)
             raise
         if self._metrics is not None:
-            self._metrics.pull.labels(transport=self._kind).observe(time.perf_counter() - started)
-            moved = self._metrics.moved_bytes.labels(transport=self._kind, direction="in")
+            kind = self.transport_to(producer)
+            self._metrics.pull.labels(transport=kind).observe(time.perf_counter() - started)
+            moved = self._metrics.moved_bytes.labels(transport=kind, direction="in")
             moved.inc(destination.num_bytes)
+
+    async def check(self, address: str, deadline_s: float) -> TransportCheck:
+        """Measure what the process at `address` and this one can do together.
+
+        It takes no room that somebody waits for: a smaller probe is read when the pool is full.
+
+        Args:
+            address: host:port of a producer.
+            deadline_s: Longest time for all of it, seconds.
+
+        Raises:
+            Overloaded: One of the two has no room at all.
+            PeerLost: Nobody is there, or it cannot be read from.
+            CorruptTransfer: What arrived is not what was sent.
+            DeadlineExceeded: Not done in time.
+            Unavailable: `close` was called.
+        """
+        producer = self._connect(PeerInfo("", self.transport, address))
+        try:
+            peer = await producer.hello(deadline_s)
+        finally:
+            await producer.close()
+        return await measure(self, self._pool, peer, address, deadline_s)
+
+    def transport_to(self, peer: PeerInfo) -> str:
+        """The data path of this pair: "rdma", "tcp", "grpc" or "inproc"."""
+        return self._transport.kind_for(peer.incarnation)
 
     async def close(self) -> None:
         """Hang up everywhere; running pulls fail with PeerLost. Idempotent."""
         await self._connections.close()
         if not await self._transport.close(CLOSE_TIMEOUT_S):
-            log.warning("transfers were still in flight at close", transport=self._kind)
+            log.warning("transfers were still in flight at close", transport=self.transport)
 
     async def _attempt(self, peer: PeerInfo, job: _Job) -> None:
         loop = asyncio.get_running_loop()
@@ -200,22 +239,24 @@ class Puller:
             )
         )
         left_s = job.ends_at - asyncio.get_running_loop().time()
+        proven = _is_checked(descriptor, job.destination)
         try:
             async with asyncio.timeout(max(left_s, 0.0)):
                 held = await asyncio.shield(releasing)
         except TimeoutError:
-            if descriptor.checksum is None:
+            if not proven:
                 raise DeadlineExceeded("the lease could not be confirmed in time") from None
         except (PeerLost, DeadlineExceeded):
-            if descriptor.checksum is None:
+            if not proven:
                 raise
         else:
             if not held:
                 raise CorruptTransfer("the lease had ended when the tensor was released")
 
-    def _count(self, error: RedServeError) -> None:
+    def _count(self, error: RedServeError, peer: PeerInfo) -> None:
         if self._metrics is not None:
-            self._metrics.errors.labels(transport=self._kind, reason=error.reason).inc()
+            kind = self.transport_to(peer)
+            self._metrics.errors.labels(transport=kind, reason=error.reason).inc()
 
 
 def _left(job: _Job) -> float:
@@ -239,7 +280,7 @@ def _check(descriptor: Descriptor, peer: PeerInfo, destination: Buffer) -> None:
 async def _verify(descriptor: Descriptor, destination: Buffer, lease_ends_at: float) -> None:
     if asyncio.get_running_loop().time() >= lease_ends_at:
         raise CorruptTransfer("the lease ended before the tensor was read")
-    if descriptor.checksum is None:
+    if not _is_checked(descriptor, destination):
         return
     if destination.num_bytes <= INLINE_CHECKSUM_BYTES:
         found = checksum(destination)
@@ -247,4 +288,9 @@ async def _verify(descriptor: Descriptor, destination: Buffer, lease_ends_at: fl
         # It reads on when this task is cancelled, and nobody looks at what it finds.
         found = await asyncio.to_thread(checksum, destination)
     if found != descriptor.checksum:
-        raise CorruptTransfer(f"checksum {found:016x} instead of {descriptor.checksum:016x}")
+        raise CorruptTransfer(f"checksum {found:#x} instead of {descriptor.checksum:#x}")
+
+
+def _is_checked(descriptor: Descriptor, destination: Buffer) -> bool:
+    """Whether the bytes are summed: where their producer did so, and the host can see them."""
+    return descriptor.checksum is not None and destination.pool.slab.host is not None

@@ -73,6 +73,8 @@ class Script:
         return self.held
 
     # Transport; `close` is both's
+    kind: str = field(default="scripted", init=False)
+
     def local_info(self) -> PeerInfo:
         return PeerInfo("c-1", "scripted", "")
 
@@ -103,7 +105,9 @@ class World:
         lease = Descriptor("p-1", (Segment(0, 1000),), 7, 30.0, checksum())
         self.script = Script(**{"lease": lease, **changes})  # type: ignore[arg-type]
         self.region = Pool(4096).alloc(1000)
-        self.puller = Puller(self.script, lambda _: cast("Producer", self.script), "c-1")
+        self.puller = Puller(
+            self.script, lambda _: cast("Producer", self.script), "c-1", self.region.pool
+        )
 
     async def pull(self, deadline_s: float = 10.0) -> None:
         await self.puller.pull(PEER, "k", self.region, deadline_s)

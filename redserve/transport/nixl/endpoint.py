@@ -1,0 +1,239 @@
+"""The thread that owns an agent: every call of the library is made here.
+
+The library is safe with several threads, but on one host a read is a copy in the thread that
+posts it: it must not be the event loop.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from redserve.telemetry.log import get_logger
+from redserve.transport.cutting import transfers
+from redserve.transport.nixl.library import Agent, AgentError, Peer
+from redserve.transport.nixl.reads import Read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from redserve.transport.base import Descriptor, PeerInfo
+    from redserve.transport.buffer import Buffer
+    from redserve.transport.pool import Pool
+    from redserve.transport.slab import Memory
+
+log = get_logger()
+
+_SHORTEST_PAUSE_S: Final = 50e-6
+_LONGEST_PAUSE_S: Final = 2e-3
+"""Pauses between two looks at the transfers under way: short while they move, long when one hangs,
+because it may hang for many minutes."""
+_PATIENCE: Final = 20.0
+"""A pause is this part of the time since anything moved."""
+_CLOSE_TIMEOUT_S: Final = 5.0
+
+_LEFT: list[Endpoint] = []
+"""Endpoints that could not be closed: their agents live until the process ends."""
+
+
+def any_left() -> bool:
+    """Whether an agent is left that must not be destroyed: the process has to leave by `_exit`."""
+    return bool(_LEFT)
+
+
+class PeerGivenUp(AgentError):
+    """The peer was removed, or the endpoint is closing."""
+
+
+class Endpoint:
+    """An agent for one pool, and the reads into it. Methods may be called from any thread.
+
+    Args:
+        pool: Registered as a whole.
+        name: Of the agent; unique for ever.
+        make_agent: Makes it, in its thread.
+
+    Attributes:
+        metadata: What a peer needs to read from this pool.
+
+    Raises:
+        AgentError: The agent cannot be made; says why.
+    """
+
+    def __init__(self, pool: Pool, name: str, make_agent: Callable[..., Agent] = Agent) -> None:
+        self._pool = pool
+        self._name = name
+        self._make_agent = make_agent
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._reads: list[Read] = []
+        self._peers: set[str] = set()
+        self._going: set[str] = set()  # of these: to be removed with the last read from them
+        self._closing = False
+        self._over = threading.Event()
+        self._problem: AgentError | None = None
+        self.metadata = b""
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="nixl", daemon=True)
+        self._thread.start()
+        started.wait()
+        if self._problem is not None:
+            raise self._problem
+
+    def read(
+        self,
+        peer: PeerInfo,
+        descriptor: Descriptor,
+        destination: Buffer,
+        tell: Callable[[AgentError | None], None],
+    ) -> Read:
+        """Pull leased bytes.
+
+        Takes over one hold of `destination`, and ends it when nothing can land any more.
+
+        Args:
+            peer: Who has them.
+            descriptor: Where they are.
+            destination: As many bytes.
+            tell: See `Read`.
+        """
+        remote = Peer(peer.incarnation, peer.pool_address, _memory(peer), peer.device_id)
+        batches = transfers(destination.segments, descriptor.segments)
+        read = Read(remote, batches, destination, tell)
+        self._calls.put(lambda: self._begin(read, peer.metadata))
+        return read
+
+    def abandon(self, read: Read) -> None:
+        """Nobody waits for it any more."""
+        read.abandon()
+        self._calls.put(_nothing)
+
+    def forget(self, name: str) -> None:
+        """Remove a peer: reads from it fail now, and it is disconnected when they have ended."""
+        self._calls.put(lambda: self._forget(name))
+
+    def close(self, timeout_s: float = _CLOSE_TIMEOUT_S, *, leave_it: bool = False) -> bool:
+        """Fail all reads, wait until nothing is under way, remove every peer, destroy the agent.
+
+        Blocks; idempotent.
+
+        Args:
+            timeout_s: Longest wait, seconds.
+            leave_it: Do not destroy the agent: somebody may be reading from here.
+
+        Returns:
+            False when the agent is left as it is, because transfers were still under way after
+            `timeout_s`: the process at the other end would not survive its destruction.
+        """
+        if not leave_it:
+            self._calls.put(self._close)
+            if self._over.wait(timeout_s):
+                self._thread.join(_CLOSE_TIMEOUT_S)
+                return True
+        if self not in _LEFT:
+            _LEFT.append(self)
+        return False
+
+    # Below: in the agent's thread.
+
+    def _run(self, started: threading.Event) -> None:
+        try:
+            agent = self._make_agent(self._name, self._pool.slab)
+            self.metadata = agent.metadata
+        except AgentError as error:
+            self._problem = error
+            self._over.set()
+            return
+        finally:
+            started.set()
+        self._agent = agent
+        moved_at = time.monotonic()
+        while not self._closing or self._reads:
+            if self._call_next(moved_at) | self._step():
+                moved_at = time.monotonic()
+        for name in tuple(self._peers):
+            self._remove(name)
+        try:
+            agent.close()
+        except AgentError as error:
+            log.warning("the agent did not close well", why=str(error))
+        del self._agent, agent
+        self._over.set()
+
+    def _call_next(self, moved_at: float) -> bool:
+        pause_s: float | None = None
+        if self._reads:
+            still_s = time.monotonic() - moved_at
+            pause_s = min(max(still_s / _PATIENCE, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
+        try:
+            self._calls.get(timeout=pause_s)()
+        except queue.Empty:
+            return False
+        return True
+
+    def _step(self) -> bool:
+        moved = False
+        for read in tuple(self._reads):
+            now = time.monotonic()
+            moved |= read.step(self._agent, now)
+            if read.is_over(now):
+                moved = True
+                self._end(read)
+        return moved
+
+    def _begin(self, read: Read, metadata: bytes) -> None:
+        name = read.peer.name
+        self._reads.append(read)
+        if self._closing:
+            read.fail(PeerGivenUp("the endpoint is closing"))
+            return
+        self._going.discard(name)
+        if name not in self._peers:
+            try:
+                self._agent.add_peer(read.peer, metadata)
+            except AgentError as error:
+                read.fail(error)
+                return
+            self._peers.add(name)
+
+    def _end(self, read: Read) -> None:
+        self._reads.remove(read)
+        read.destination.unhold()
+        read.report()
+        if read.peer.name in self._going:
+            self._remove_if_quiet(read.peer.name)
+
+    def _forget(self, name: str) -> None:
+        if name not in self._peers:
+            return
+        self._going.add(name)
+        for read in self._reads:
+            if read.peer.name == name:
+                read.fail(PeerGivenUp(f"{name} was given up"))
+        self._remove_if_quiet(name)
+
+    def _remove_if_quiet(self, name: str) -> None:
+        if not any(read.peer.name == name for read in self._reads):
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        self._peers.discard(name)
+        self._going.discard(name)
+        try:
+            self._agent.remove_peer(name)
+        except AgentError as error:
+            log.warning("a peer was not removed well", peer=name, why=str(error))
+
+    def _close(self) -> None:
+        self._closing = True
+        for read in self._reads:
+            read.fail(PeerGivenUp("the endpoint is closing"))
+
+
+def _memory(peer: PeerInfo) -> Memory:
+    return "vram" if peer.memory == "vram" else "dram"
+
+
+def _nothing() -> None:
+    """Wakes the thread."""
