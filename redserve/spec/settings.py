@@ -142,8 +142,8 @@ class LLMSettings(ProcessSettings):
         prefix_cache: Whether KV of finished prompts is kept for the next ones.
         overlap: Whether prefill starts on the ready prefix; else it waits for every embedding.
         arena_bytes: Landing room for embeddings, bytes.
-        quarantine_percent: Share of that room which hanging transfers may hold back; above it the
-            engine is not ready.
+        quarantine_percent: Share of the landing room that hanging transfers may hold back; above it
+            the engine is not ready.
         transport: Data path from the encoders.
     """
 
