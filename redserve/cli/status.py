@@ -1,4 +1,4 @@
-"""`redserve status`: what runs, and how loaded it is."""
+"""`redserve status`: what runs, how loaded it is, and how embeddings travel."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from redserve.cli.common import add_target
+from redserve.cli.pool_tables import pair_lines, pair_table, replica_table
 from redserve.errors import RedServeError
 from redserve.local.state import find_service, running_services
 from redserve.spec.settings import runtime_directory
-from redserve.wire.router_client import RouterClient
+from redserve.wire.router_client import Pools, RouterClient
 
 if TYPE_CHECKING:
     import argparse
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from redserve.cli.common import Subparsers
     from redserve.local.state import ServiceState
-    from redserve.wire.router_client import ReplicaStatus
 
 MIN_WIDTH: Final = 110
 """Columns that are used even if the terminal has fewer: a cut address is of no use."""
@@ -37,13 +37,13 @@ class Report:
     Attributes:
         address: gRPC address of its router.
         state: What its supervisor wrote; None for a router that was named by address.
-        replicas: What its router says.
+        pools: What its router says.
         error: Why the router says nothing; None when it does.
     """
 
     address: str
     state: ServiceState | None
-    replicas: tuple[ReplicaStatus, ...]
+    pools: Pools
     error: str | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,7 +51,8 @@ class Report:
         return {
             "grpc_address": self.address,
             "service": self.state.to_dict() if self.state else None,
-            "replicas": [asdict(replica) for replica in self.replicas],
+            "replicas": [asdict(replica) for replica in self.pools.replicas],
+            "pair_checks": [asdict(pair) for pair in self.pools.pairs],
             "router_error": self.error,
         }
 
@@ -93,42 +94,44 @@ async def _gather(targets: Sequence[tuple[str, ServiceState | None]]) -> list[Re
 async def _ask(address: str, state: ServiceState | None) -> Report:
     try:
         async with RouterClient(address) as client:
-            return Report(address, state, await client.replicas(_QUERY_TIMEOUT_S), None)
+            return Report(address, state, await client.pools(_QUERY_TIMEOUT_S), None)
     except RedServeError as error:
-        return Report(address, state, (), str(error))
+        return Report(address, state, Pools((), ()), str(error))
 
 
 def _show(report: Report, console: Console) -> None:
+    names: dict[str, str] = {}
+    if report.state is not None:
+        names = {process.address: process.name for process in report.state.processes}
+        _show_state(report.state, console)
+    if report.error is not None:
+        console.print(f"the router at {report.address} does not answer: {report.error}")
+        return
+    if report.pools.replicas:
+        console.print("[bold]what the router sees[/]")
+        console.print(replica_table(report.pools.replicas, names))
+    if report.pools.pairs:
+        console.print("[bold]how embeddings travel[/]")
+        console.print(pair_table(report.pools.pairs, names))
+        for line in pair_lines(report.pools.pairs):
+            console.print(line)
+
+
+def _show_state(state: ServiceState, console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("PROCESS", "PHASE", "GRPC", "METRICS", "PID", "RESTARTS"):
         table.add_column(column, no_wrap=True)
-    names: dict[str, str] = {}
-    if report.state is not None:
-        state = report.state
-        console.print(f"[bold]{state.service}[/] is {state.phase} (manifest {state.manifest})")
-        console.print(f"gRPC {state.grpc_address}   HTTP {state.http_address or 'disabled'}")
-        for process in state.processes:
-            names[process.address] = process.name
-            table.add_row(
-                process.name,
-                process.phase,
-                process.address,
-                process.metrics_address or "-",
-                str(process.pid or "-"),
-                str(process.num_restarts),
-            )
-        console.print(table)
-        if state.processes:
-            console.print(f"logs {Path(state.processes[0].log).parent}")
-    if report.error is not None:
-        console.print(f"the router at {report.address} does not answer: {report.error}")
-    elif report.replicas:
-        console.print("[bold]what the router sees[/]")
-    for replica in report.replicas:
-        name = names.get(replica.address, f"{replica.pool} {replica.address}")
-        serving = "serving" if replica.serving else "not serving"
-        console.print(f"{name}: {serving}  {_load(replica)}")
-
-
-def _load(replica: ReplicaStatus) -> str:
-    return "  ".join(f"{name} {value:g}" for name, value in sorted(replica.load.items()))
+    console.print(f"[bold]{state.service}[/] is {state.phase} (manifest {state.manifest})")
+    console.print(f"gRPC {state.grpc_address}   HTTP {state.http_address or 'disabled'}")
+    for process in state.processes:
+        table.add_row(
+            process.name,
+            process.phase,
+            process.address,
+            process.metrics_address or "-",
+            str(process.pid or "-"),
+            str(process.num_restarts),
+        )
+    console.print(table)
+    if state.processes:
+        console.print(f"logs {Path(state.processes[0].log).parent}")

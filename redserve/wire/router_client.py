@@ -88,12 +88,47 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """An encoder or LLM replica as the router sees it; `load` holds figures for people."""
+    """An encoder or LLM replica as the router sees it.
+
+    Attributes:
+        pool: "encoder" or "llm".
+        address: host:port.
+        serving: Whether it takes new work.
+        transport: Data path in use; empty before the router has met it.
+        load: Figures for people.
+    """
 
     pool: str
     address: str
     serving: bool
+    transport: str
     load: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PairStatus:
+    """The way from an encoder to an LLM replica.
+
+    Attributes:
+        encoder, llm: host:port.
+        transport: Data path; empty while it is not measured.
+        gb_per_s: 10^9 bytes per second; 0 while it is not measured.
+        error: Reason word of the last try if it failed, else empty.
+    """
+
+    encoder: str
+    llm: str
+    transport: str
+    gb_per_s: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The replicas that the router knows, and the ways between those that serve."""
+
+    replicas: tuple[ReplicaStatus, ...]
+    pairs: tuple[PairStatus, ...]
 
 
 class RouterClient:
@@ -158,11 +193,21 @@ class RouterClient:
 
     async def replicas(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> tuple[ReplicaStatus, ...]:
         """The replicas that the router knows."""
+        return (await self.pools(timeout_s)).replicas
+
+    async def pools(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Pools:
+        """The replicas that the router knows, and the ways between them."""
         with _translated():
             answer = await self._stub.ListReplicas(pb.ListReplicasRequest(), timeout=timeout_s)
-        return tuple(
-            ReplicaStatus(one.pool, one.address, one.serving, dict(one.load))
-            for one in answer.replicas
+        return Pools(
+            replicas=tuple(
+                ReplicaStatus(one.pool, one.address, one.serving, one.transport, dict(one.load))
+                for one in answer.replicas
+            ),
+            pairs=tuple(
+                PairStatus(one.encoder, one.llm, one.transport, one.gb_per_s, one.error)
+                for one in answer.pair_checks
+            ),
         )
 
     @property

@@ -53,6 +53,7 @@ class FakeRouter(router_pb2_grpc.RouterServiceServicer):
         self.requests: list[pb.GenerateRequest] = []
         self.waiting = threading.Event()
         self.cancelled = threading.Event()
+        self.pairs: list[pb.PairCheck] = []
         self._replicas = replicas or {"127.0.0.1:7010": "encoder", "127.0.0.1:7030": "llm"}
 
     async def Generate(self, request: pb.GenerateRequest, _context: Any) -> AsyncIterator[Any]:  # noqa: N802
@@ -88,9 +89,16 @@ class FakeRouter(router_pb2_grpc.RouterServiceServicer):
     async def ListReplicas(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         return pb.ListReplicasResponse(
             replicas=[
-                pb.Replica(pool=pool, address=address, serving=True, load={"queued_rows": 3})
+                pb.Replica(
+                    pool=pool,
+                    address=address,
+                    serving=True,
+                    transport="grpc",
+                    load={"queued_rows": 3},
+                )
                 for address, pool in self._replicas.items()
-            ]
+            ],
+            pair_checks=self.pairs,
         )
 
 

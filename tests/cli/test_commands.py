@@ -13,6 +13,7 @@ from redserve import __version__
 from redserve.cli.chat import Conversation, printable
 from redserve.cli.main import main
 from redserve.local.state import ProcessState, ServiceState, hold
+from redserve.v1 import router_pb2 as pb
 from redserve.wire.router_client import Choices
 from tests.cli.fake_router import FakeRouter, running
 from tests.spec.manifests import EXAMPLES, ROOT
@@ -175,8 +176,9 @@ def service_state(address: str) -> ServiceState:
 
 
 def test_status_joins_processes_and_load(
-    address: str, nothing_runs_here: Path, capsys: Output
+    router: FakeRouter, address: str, nothing_runs_here: Path, capsys: Output
 ) -> None:
+    router.pairs = [pair("127.0.0.1:7010", gb_per_s=2.51)]
     with hold(nothing_runs_here, "demo") as folder:
         folder.write(service_state(address))
         assert main(["status"]) == 0
@@ -187,14 +189,56 @@ def test_status_joins_processes_and_load(
     rows = [line.split() for line in out.splitlines()]
     assert ["encoder-0", "ready", "127.0.0.1:7010", "127.0.0.1:7011", "5", "0"] in rows
     assert ["llm-0", "restarting", "127.0.0.1:7030", "-", "-", "2"] in rows
-    assert ["encoder-0:", "serving", "queued_rows", "3"] in rows
+    assert ["encoder-0", "serving", "grpc", "queued_rows", "3"] in rows
+    assert ["encoder-0", "llm-0", "grpc", "2.51"] in rows
     assert report["service"]["processes"][1]["num_restarts"] == 2
     assert report["replicas"][0] == {
         "pool": "encoder",
         "address": "127.0.0.1:7010",
         "serving": True,
+        "transport": "grpc",
         "load": {"queued_rows": 3.0},
     }
+    assert report["pair_checks"] == [
+        {
+            "encoder": "127.0.0.1:7010",
+            "llm": "127.0.0.1:7030",
+            "transport": "grpc",
+            "gb_per_s": 2.51,
+            "error": "",
+        }
+    ]
+
+
+def pair(encoder: str, gb_per_s: float = 0.0, error: str = "") -> pb.PairCheck:
+    transport = "grpc" if gb_per_s else ""
+    return pb.PairCheck(
+        encoder=encoder, llm="127.0.0.1:7030", transport=transport, gb_per_s=gb_per_s, error=error
+    )
+
+
+def test_status_tells_what_is_not_measured(
+    router: FakeRouter, address: str, capsys: Output
+) -> None:
+    router.pairs = [pair("e:1"), pair("e:2", error="PEER_LOST")]
+    assert main(["status", "--address", address]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["e:1", "127.0.0.1:7030", "-", "not", "measured", "yet"] in rows
+    assert ["e:2", "127.0.0.1:7030", "-", "failed:", "PEER_LOST"] in rows
+
+
+def test_status_of_thousands_of_pairs_shows_the_worst(
+    router: FakeRouter, address: str, capsys: Output
+) -> None:
+    router.pairs = [pair(f"e:{n}", gb_per_s=1.0 + n / 1000) for n in range(10, 2011)]
+    router.pairs += [pair("e:1"), pair("e:2", error="PEER_LOST")]
+    assert main(["status", "--address", address]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines()]
+    shown = [row[0] for row in rows if row and row[0].startswith("e:")]
+    assert shown == ["e:2", *(f"e:{n}" for n in range(10, 33))]
+    assert "2003 pairs: 2001 measured, 1 failed; 1.01 to 3.01 GB/s, median 2.01" in out
+    assert "--json has all" in out
 
 
 def test_status_of_a_service_whose_router_is_away(nothing_runs_here: Path, capsys: Output) -> None:
