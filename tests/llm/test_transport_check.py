@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -17,35 +19,32 @@ from redserve.errors import (
     RedServeError,
 )
 from redserve.telemetry.metrics import LLMMetrics
+from redserve.transport.pair_check import TransportCheck
+from redserve.v1 import llm_pb2 as pb
+from redserve.wire.errors import from_rpc_error
 from redserve_llm import transport_check
 from redserve_llm.transport_check import LONGEST_CHECK_S, TransportChecks
+from tests.llm.service import TIMEOUT_S, question
+
+if TYPE_CHECKING:
+    from tests.llm.service import Service
 
 ENCODER = "10.0.0.1:7010"
 
 
-@dataclass(frozen=True)
-class Found:
-    """A probe that was read."""
-
-    transport: str = "tcp"
-    num_bytes: int = 32_000_000
-    seconds: float = 0.01
-
-    @property
-    def gb_per_s(self) -> float:
-        return self.num_bytes / self.seconds / 1e9
+FOUND = TransportCheck(ENCODER, "tcp", num_bytes=32_000_000, seconds=0.01)
 
 
 @dataclass
 class FakeProber:
     """Reads no probe: `answers` has what comes of it, or it waits until it is cancelled."""
 
-    answers: list[Found | Exception] = field(default_factory=list)
+    answers: list[TransportCheck | Exception] = field(default_factory=list)
     asked: list[tuple[str, float]] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     num_cancelled: int = 0
 
-    async def check(self, address: str, deadline_s: float) -> Found:
+    async def check(self, address: str, deadline_s: float) -> TransportCheck:
         self.asked.append((address, deadline_s))
         self.begun.set()
         if not self.answers:
@@ -92,7 +91,7 @@ def bench() -> Bench:
 
 
 async def test_what_is_measured_is_told_and_shown(bench: Bench) -> None:
-    bench.prober.answers = [Found()]
+    bench.prober.answers = [FOUND]
     measured = await bench.checks.check(ENCODER, None)
     assert measured.transport == "tcp"
     assert measured.gb_per_s == pytest.approx(3.2)
@@ -106,7 +105,7 @@ async def test_what_is_measured_is_told_and_shown(bench: Bench) -> None:
 async def test_the_probe_ends_before_the_caller_gives_up(
     bench: Bench, time_left_s: float | None, limit_s: float
 ) -> None:
-    bench.prober.answers = [Found()]
+    bench.prober.answers = [FOUND]
     await bench.checks.check(ENCODER, time_left_s)
     ((address, deadline_s),) = bench.prober.asked
     assert address == ENCODER
@@ -117,7 +116,7 @@ async def test_the_probe_ends_before_the_caller_gives_up(
 async def test_a_failure_is_counted_and_takes_the_old_figure_away(
     bench: Bench, error: RedServeError
 ) -> None:
-    bench.prober.answers = [Found(), error]
+    bench.prober.answers = [FOUND, error]
     await bench.checks.check(ENCODER, None)
     with pytest.raises(type(error)):
         await bench.checks.check(ENCODER, None)
@@ -135,7 +134,7 @@ async def test_work_comes_first(bench: Bench) -> None:
 
 
 async def test_an_encoder_without_room_is_no_failure(bench: Bench) -> None:
-    bench.prober.answers = [Found(), Overloaded("no room for a probe")]
+    bench.prober.answers = [FOUND, Overloaded("no room for a probe")]
     await bench.checks.check(ENCODER, None)
     with pytest.raises(Overloaded):
         await bench.checks.check(ENCODER, None)
@@ -151,7 +150,7 @@ async def test_one_at_a_time(bench: Bench) -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert bench.prober.num_cancelled == 1, "whoever stops waiting ends the probe"
-    bench.prober.answers = [Found()]
+    bench.prober.answers = [FOUND]
     await bench.checks.check("10.0.0.2:7010", None)
 
 
@@ -187,7 +186,40 @@ async def test_labels_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(transport_check, "MAX_PEERS", 3)
     addresses = [f"10.0.0.{n}:7010" for n in range(5)]
     for address in [*addresses[:3], addresses[0], *addresses[3:]]:
-        bench.prober.answers = [Found()]
+        bench.prober.answers = [FOUND]
         await bench.checks.check(address, None)
     shown = {address for address in addresses if bench.speed(address) is not None}
     assert shown == {addresses[0], addresses[3], addresses[4]}, "those measured last"
+
+
+async def test_a_real_probe_over_the_service(service: Service) -> None:
+    """The fake encoder's producer serves it; the arena of 1 MiB has room for a small one only."""
+    ask = pb.CheckTransportRequest(encoder_address=service.encoder.server.address)
+    found = await service.stub.CheckTransport(ask, timeout=TIMEOUT_S)
+    assert found.transport == "grpc"
+    assert 0 < found.num_bytes <= service.replica.pool.num_bytes
+    assert found.seconds > 0
+    value = service.replica.registry.get_sample_value
+    labels = {"peer": service.encoder.server.address}
+    shown = value("redserve_transport_check_gigabytes_per_second", labels)
+    assert shown == pytest.approx(found.num_bytes / found.seconds / 1e9)
+    assert service.replica.pool.used_bytes == 0
+
+
+async def test_while_a_request_runs_nothing_is_measured(service: Service) -> None:
+    call = service.call(question("r", 1))
+    await call.until("admitted")
+    ask = pb.CheckTransportRequest(encoder_address=service.encoder.server.address)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.stub.CheckTransport(ask, timeout=TIMEOUT_S)
+    assert isinstance(from_rpc_error(caught.value), Overloaded)
+    await call.cancel()
+
+
+async def test_nobody_at_the_address(service: Service) -> None:
+    ask = pb.CheckTransportRequest(encoder_address="127.0.0.1:1")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.stub.CheckTransport(ask, timeout=TIMEOUT_S)
+    assert isinstance(from_rpc_error(caught.value), PeerLost)
+    value = service.replica.registry.get_sample_value
+    assert value("redserve_transport_check_failures_total", {"reason": "PEER_LOST"}) == 1

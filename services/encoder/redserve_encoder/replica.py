@@ -99,7 +99,7 @@ class EncoderReplica:
         self._engine = asyncio.create_task(Engine(parts, self.reception).run())
         intake = Intake(self.reception, self.pictures, metrics)
         servicer = EncoderServicer(
-            vision.info, settings.transport, self.pictures, self.reception, intake, now_ns
+            vision.info, self.producer.transport, self.pictures, self.reception, intake, now_ns
         )
         self._server.add(add_EncoderServiceServicer_to_server, servicer, SERVICE_NAME)
         self.producer.add_to(self._server)

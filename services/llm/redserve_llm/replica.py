@@ -100,12 +100,7 @@ class LlmReplica:
         limits = RequestLimits(
             info.max_model_length, self.pool.num_bytes, info.shape, info.dtype, info.sampling
         )
-        checks = TransportChecks(
-            self._puller,  # type: ignore[arg-type]  # until it can check
-            settings.transport,
-            self._has_work,
-            metrics,
-        )
+        checks = TransportChecks(self._puller, self._puller.transport, self._has_work, metrics)
         self._servicer = LlmServicer(
             info, limits, self.engine, self.arena, self.hub, self._board, checks
         )

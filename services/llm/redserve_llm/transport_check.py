@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from redserve.telemetry.metrics import LLMMetrics
+    from redserve.transport.pair_check import TransportCheck
 
 log = get_logger()
 
@@ -27,30 +28,10 @@ MAX_PEERS: Final = 256
 RETRY_AFTER_S: Final = 5.0
 
 
-class Measured(Protocol):
-    """What `redserve.transport` tells of one probe."""
-
-    @property
-    def transport(self) -> str:
-        """Data path of the pair."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the probe."""
-
-    @property
-    def seconds(self) -> float:
-        """From lease to checked bytes."""
-
-    @property
-    def gb_per_s(self) -> float:
-        """Both in one, gigabytes per second."""
-
-
 class Prober(Protocol):
     """The verb of `Puller` that is used here."""
 
-    async def check(self, address: str, deadline_s: float) -> Measured:
+    async def check(self, address: str, deadline_s: float) -> TransportCheck:
         """Read a probe from the producer at `address`, into room that nobody uses."""
 
 
@@ -73,9 +54,9 @@ class TransportChecks:
         self._gauge = metrics.transport_check
         self._failures = metrics.transport_check_failures
         self._peers: OrderedDict[str, None] = OrderedDict()
-        self._running: asyncio.Task[Measured] | None = None
+        self._running: asyncio.Task[TransportCheck] | None = None
 
-    async def check(self, address: str, time_left_s: float | None) -> Measured:
+    async def check(self, address: str, time_left_s: float | None) -> TransportCheck:
         """Read a probe from the encoder at `address`.
 
         Args:
@@ -110,7 +91,7 @@ class TransportChecks:
         if self._running is not None:
             self._running.cancel()
 
-    async def _probe(self, address: str, limit_s: float) -> Measured:
+    async def _probe(self, address: str, limit_s: float) -> TransportCheck:
         task = asyncio.ensure_future(self._prober.check(address, limit_s))
         self._running = task
         try:
@@ -126,7 +107,7 @@ class TransportChecks:
         finally:
             self._running = None
 
-    def _show(self, address: str, measured: Measured) -> None:
+    def _show(self, address: str, measured: TransportCheck) -> None:
         self._gauge.labels(peer=address).set(measured.gb_per_s)
         self._peers[address] = None
         self._peers.move_to_end(address)
