@@ -1,7 +1,9 @@
 """The chart on a real API server: installed, upgraded, uninstalled, and what it allows.
 
 No kubelet runs here, so pods are made and never start. The control plane is this module's own:
-definitions belong to the whole cluster, and other tests need theirs.
+definitions belong to the whole cluster, and other tests need theirs. They stay from test to test,
+as they do for users: one that has just changed is deleted within a second, or within minutes when
+the API server, which empties it first, finds its storage not ready and tries again ever later.
 """
 
 from __future__ import annotations
@@ -79,7 +81,19 @@ def release(cluster: ControlPlane) -> Iterator[Release]:
     made = Release(cluster)
     yield made
     made.uninstall()
-    cluster.kubectl("delete", "crd", *CRDS, "--ignore-not-found")
+    give_back(cluster)
+
+
+def give_back(cluster: ControlPlane) -> None:
+    """Definitions that stay belong to the release that the tests install, and are empty."""
+    for one in definitions(cluster):
+        name = one["metadata"]["name"]
+        if "deletionTimestamp" in one["metadata"]:
+            continue
+        release = (f"release-name={RELEASE}", f"release-namespace={NAMESPACE}")
+        owner = (f"meta.helm.sh/{each}" for each in release)
+        cluster.kubectl("annotate", "--overwrite", "crd", name, *owner)
+        cluster.kubectl("delete", name, "--all", "--all-namespaces")
 
 
 def can(cluster: ControlPlane, user: str, verb: str, resource: str, namespace: str = "") -> bool:
@@ -168,7 +182,6 @@ def installed(cluster: ControlPlane) -> Iterator[Release]:
     made.install()
     yield made
     made.uninstall()
-    cluster.kubectl("delete", "crd", *CRDS, "--ignore-not-found")
 
 
 @pytest.mark.parametrize(

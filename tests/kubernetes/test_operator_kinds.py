@@ -12,12 +12,12 @@ from tests.kubernetes import definitions
 from tests.kubernetes.operators import Cluster, OperatorProcess, fake_kubelets, service
 from tests.kubernetes.waiting import eventually
 from tools.kubernetes.async_api import ApiError
+from tools.kubernetes.control_plane import ControlPlane
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tools.kubernetes.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 MONITOR = optional(POD_MONITOR)
@@ -85,22 +85,18 @@ def test_a_pod_monitor_where_the_kind_is_served_until_it_goes(
         cluster.until_settled("demo")
 
 
-def test_the_operator_waits_for_its_own_definitions(
-    control_plane: ControlPlane, namespace: str, tmp_path: Path
-) -> None:
-    cluster = Cluster(control_plane, namespace)
-    crds = [f"{plural}.redserve.dev" for plural in ("redpools", "redservices")]
-    control_plane.kubectl("delete", "crd", *crds)
-    try:
-        with OperatorProcess(
-            control_plane.kubeconfig, tmp_path / "log", watch_namespaces=(namespace,)
-        ) as operator:
-            eventually(lambda: "CustomResourceDefinitions" in operator.ask("/readyz")[1])
-            assert operator.ask("/healthz")[0] == 200
-            definitions.install(control_plane)
-            operator.until_ready()
-            cluster.apply(service())
-            cluster.until_settled("demo")
-            assert operator.terminate() == 0
-    finally:
-        definitions.install(control_plane)
+def test_the_operator_waits_for_its_own_definitions(tmp_path: Path) -> None:
+    """In a cluster of its own: whoever takes definitions away from others takes their objects."""
+    with (
+        ControlPlane(tmp_path / "control-plane") as bare,
+        fake_kubelets(bare, nodes=3),
+        OperatorProcess(bare.kubeconfig, tmp_path / "log") as operator,
+    ):
+        eventually(lambda: "CustomResourceDefinitions" in operator.ask("/readyz")[1])
+        assert operator.ask("/healthz")[0] == 200
+        definitions.install(bare)
+        operator.until_ready()
+        cluster = Cluster(bare, "default")
+        cluster.apply(service())
+        cluster.until_settled("demo")
+        assert operator.terminate() == 0
