@@ -125,19 +125,21 @@ class Read:
 
     def _post(self, agent: Reader, now: float) -> bool:
         # Within a host each may be a copy that is done when `start` returns: others get their turn.
-        for began in range(WINDOW - len(self._under_way)):
+        moved = False
+        for _ in range(WINDOW - len(self._under_way)):
             batch = next(self._batches, None) if self._batches is not None else None
             if batch is None:
                 self._batches = None
-                return began > 0
+                break
+            moved = True
             try:
                 handle = agent.start(self.peer, batch)
             except AgentError as error:
                 self._broke(error, now)
-                return True
+                break
             if handle is not None:
                 self._under_way.append(handle)
-        return len(self._under_way) < WINDOW
+        return moved
 
     def _forget(self, agent: Reader, handle: int, now: float) -> None:
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from redserve.errors import ConfigError, RedServeError
 from redserve.telemetry.log import configure, get_logger
+from redserve.transport.leave import leave
 from redserve_encoder.arguments import parse
 
 if TYPE_CHECKING:
@@ -90,4 +91,4 @@ async def _serve(settings: EncoderSettings, vision: Vision) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
