@@ -36,6 +36,7 @@ class Scene:
         update: The newest revision.
         is_rolling: Whether the newest revision was not yet fully rolled out once.
         is_old_left: Whether replicas of older revisions are left that do not drain.
+        data_path: For TransportReady, once encoders and engines know each other.
         is_stopped: Whether `reconcile` is Stopped.
         answers: Revision that answers requests, if any does with as many replicas as are promised.
         moved: When something moved last, as far as objects and pods tell.
@@ -48,6 +49,7 @@ class Scene:
     update: str
     is_rolling: bool
     is_old_left: bool
+    data_path: Verdict
     is_stopped: bool = False
     answers: str | None = None
     moved: datetime | None = None
@@ -103,7 +105,7 @@ def _transport(scene: Scene) -> Verdict:
         return reasons.SCALED_TO_ZERO.says("a pool has the size 0", "Unknown")
     # A router is ready only when encoders and engines of its revision know each other.
     if any(view.pool == "router" and view.tally.ready for view in scene.pools):
-        return reasons.GRPC.says("embeddings travel by gRPC")
+        return scene.data_path
     return reasons.PODS_NOT_READY.says("no router of the newest revision is ready", "Unknown")
 
 

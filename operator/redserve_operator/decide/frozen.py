@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from redserve.cluster.names import POOLS
-from redserve_operator.decide import reasons
+from redserve_operator.decide import data_path, reasons
 from redserve_operator.decide.answering import who_answers
 from redserve_operator.decide.census import take_census
 from redserve_operator.decide.conditions import Scene, Verdicts, judge, store
@@ -112,11 +112,21 @@ def _scene(
         update=update,
         is_rolling=before.get("currentRevision") != update,
         is_old_left=is_old_left(census.tallies, update),
+        data_path=_data_path(observed, stored.get("TransportReady")),
         is_stopped=stored.get("Ready", {}).get("reason") == reasons.STOPPED.name,
         answers=who_answers(census, floors, update, is_first=not before.get("currentRevision"))
         if serves
         else None,
     )
+
+
+def _data_path(observed: Observed, stored: Manifest | None) -> Verdict:
+    """What was said of it; the manifest, which may not be acted upon, where nothing was yet."""
+    if stored is not None and stored["reason"] in data_path.NAMES:
+        return _as_verdict(stored)
+    spec = observed.resource.get("spec")
+    transport = spec.get("transport") if isinstance(spec, dict) else None
+    return data_path.data_path(transport.get("type", "") if isinstance(transport, dict) else "")
 
 
 def is_old_left(tallies: Mapping[Any, Mapping[str, Any]], update: str) -> bool:

@@ -205,6 +205,16 @@ SCALED_TO_ZERO: Final = Reason(
 GRPC: Final = Reason(
     "GRPC", "True", ("TransportReady",), "Embeddings travel from encoders to engines by gRPC."
 )
+RDMA: Final = Reason(
+    "RDMA", "True", ("TransportReady",), "Embeddings travel by NIXL over RDMA and in no other way."
+)
+TCP: Final = Reason("TCP", "True", ("TransportReady",), "Embeddings travel by NIXL over TCP.")
+AUTO: Final = Reason(
+    "Auto",
+    "True",
+    ("TransportReady",),
+    "Embeddings travel by RDMA between pods that both have it, else by gRPC.",
+)
 ROLLOUT_COMPLETE: Final = Reason(
     "RolloutComplete", "False", ("Progressing",), "Nothing is left to do."
 )
@@ -255,6 +265,9 @@ REASONS: Final = (
     PODS_REFUSED,
     SCALED_TO_ZERO,
     GRPC,
+    RDMA,
+    TCP,
+    AUTO,
     ROLLOUT_COMPLETE,
     ROLLOUT_IN_PROGRESS,
     SCALING,

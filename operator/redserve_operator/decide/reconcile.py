@@ -21,6 +21,7 @@ from redserve_operator.decide.accept import (
 from redserve_operator.decide.answering import who_answers
 from redserve_operator.decide.census import OVERDUE, is_overdue, take_census
 from redserve_operator.decide.conditions import PROGRESS_DEADLINE, Scene, deadline, judge, store
+from redserve_operator.decide.data_path import data_path
 from redserve_operator.decide.events import conditions_by_type, edges
 from redserve_operator.decide.frozen import is_old_left, paused, refused
 from redserve_operator.decide.goals import goal, promised
@@ -259,6 +260,7 @@ class _Round:
             update=self._update,
             is_rolling=is_rolling,
             is_old_left=is_old_left(census.tallies, self._update),
+            data_path=data_path(self.service.spec.transport.type),
             is_stopped=self._is_stopped,
             answers=who_answers(
                 census, floors, self._update, is_first=not before.get("currentRevision")

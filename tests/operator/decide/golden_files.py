@@ -162,7 +162,7 @@ def refused_while_running() -> World:
 
 
 def refused_at_first_sight() -> World:
-    return World({**SPEC, "transport": {"type": "RDMA", "rdma": {"resourceName": "rdma/hca"}}})
+    return World({**SPEC, "transport": {"type": "InProcess"}})
 
 
 def edited_by_others() -> World:

@@ -126,7 +126,7 @@ def test_a_manifest_that_only_the_models_refuse():
 def test_a_refusal_touches_nothing_and_mending_it_goes_on():
     world = running()
     before = world.contents()
-    world.edit(transport={"type": "RDMA", "rdma": {"resourceName": "rdma/hca"}})
+    world.edit(transport={"chunkTokens": 8})
     world.step()
     world.step()
     assert world.contents() == before
@@ -467,3 +467,19 @@ def test_events_tell_a_whole_life():
         "EncoderPoolScaled",
         "Stopped",
     ]
+
+
+@pytest.mark.parametrize("kind", ["Auto", "RDMA", "TCP", "GRPC"])
+def test_the_way_of_embeddings_is_told(kind):
+    transport = {"type": kind}
+    if kind == "RDMA":
+        transport["rdma"] = {"resourceName": "rdma/ib"}
+    world = running(transport=transport)
+    assert world.conditions()["TransportReady"] == ("True", kind)
+    world.edit(transport={**transport, "chunkTokens": 8})  # refused: told as before
+    world.step()
+    assert world.conditions()["Accepted"] == ("False", "TransportUnsupported")
+    assert world.conditions()["TransportReady"] == ("True", kind)
+    del world.resource["status"]["conditions"][-4:]  # as of an operator that knew less
+    world.step()
+    assert world.conditions()["TransportReady"] == ("True", kind)
