@@ -19,10 +19,12 @@ import grpc
 import pytest
 import yaml
 
+from redserve.telemetry.transport_times import transport_times
 from redserve.v1 import router_pb2 as pb
 from redserve.v1.router_pb2_grpc import RouterServiceStub
 from redserve.v1.types_pb2 import SamplingParams
 from redserve.wire.errors import from_rpc_error
+from redserve.wire.types import timeline_from_proto
 from tests.e2e.line import to_proto
 from tests.llm.prompts import conversation, picture
 from tests.support.tiny_checkpoints import reference_generate, tiny_checkpoint
@@ -75,15 +77,23 @@ class Service:
         self.channel = grpc.insecure_channel(self.state()["grpc_address"])
         self.stub = RouterServiceStub(self.channel)
 
-    def state(self) -> dict[str, Any]:
-        """What `redserve status --json` says of the service; empty while there is none."""
-        command = [sys.executable, "-m", "redserve.cli.main", "status", "--json"]
+    def status(self, *flags: str) -> str:
+        """What `redserve status` prints; empty while there is no service."""
+        command = [sys.executable, "-m", "redserve.cli.main", "status", *flags]
         done = subprocess.run(
             command, env=self.env, capture_output=True, text=True, check=False, timeout=30
         )
-        if done.returncode != 0:
-            return {"phase": "absent", "processes": []}
-        state: dict[str, Any] = json.loads(done.stdout)[0]["service"]
+        return done.stdout if done.returncode == 0 else ""
+
+    def report(self) -> dict[str, Any]:
+        """The service as `redserve status --json` has it."""
+        printed = self.status("--json")
+        absent: dict[str, Any] = {"service": {"phase": "absent", "processes": []}}
+        return json.loads(printed)[0] if printed else absent  # type: ignore[no-any-return]
+
+    def state(self) -> dict[str, Any]:
+        """What its supervisor says."""
+        state: dict[str, Any] = self.report()["service"]
         return state
 
     def until(self, condition: Callable[[dict[str, Any]], bool], limit_s: float) -> None:
@@ -141,6 +151,27 @@ def test_answers_equal_the_whole_model(service: Service) -> None:
     assert tokens == service.expected(1, 8)
     lanes = {bar.lane for bar in finished.timeline.bars if bar.name == "encode"}
     assert lanes == {"encoder-0", "encoder-1"}
+    times = transport_times(timeline_from_proto(finished.timeline).bars)
+    assert [item.item_index for item in times] == list(range(8))
+    assert all(item.total_ns > 0 for item in times)
+
+
+def test_every_pair_is_measured_and_shown(service: Service) -> None:
+    end = time.monotonic() + BACK_S
+    while len(pairs := measured_pairs(service)) < 2:
+        assert time.monotonic() < end, service.log.read_text()
+    assert {pair["transport"] for pair in pairs} == {"grpc"}
+    rows = [line.split() for line in service.status().splitlines()]
+    shown = {row[0]: float(row[3]) for row in rows if row[1:3] == ["llm-0", "grpc"]}
+    assert shown.keys() == {"encoder-0", "encoder-1"}
+    assert all(gb_per_s > 0 for gb_per_s in shown.values())
+    assert sum(row[1:3] == ["serving", "grpc"] for row in rows) == 3
+
+
+def measured_pairs(service: Service) -> list[dict[str, Any]]:
+    pairs: list[dict[str, Any]] = service.report().get("pair_checks", [])
+    assert not any(pair["error"] for pair in pairs), pairs
+    return [pair for pair in pairs if pair["gb_per_s"] > 0]
 
 
 @pytest.mark.parametrize("victim", ["encoder-0", "encoder-1"])
