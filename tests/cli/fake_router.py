@@ -21,11 +21,12 @@ EPOCH = 1_700_000_000_000 * MS
 
 
 def timeline(request_id: str) -> types_pb2.Timeline:
-    """Two encodes and a prefill, half of which overlaps."""
+    """Two encodes and a prefill, half of which overlaps; it hides a transfer."""
     bars = [
         ("encoder-0", "encode", 0, 40),
         ("encoder-1", "encode", 0, 40),
         ("llm-0", "prefill", 20, 60),
+        ("llm-0", "transfer", 41, 45),
     ]
     return types_pb2.Timeline(
         request_id=request_id,
@@ -35,6 +36,7 @@ def timeline(request_id: str) -> types_pb2.Timeline:
                 name=name,
                 start_unix_ns=EPOCH + start * MS,
                 end_unix_ns=EPOCH + end * MS,
+                item_index=0 if name == "transfer" else None,
                 num_tokens=9,
             )
             for lane, name, start, end in bars

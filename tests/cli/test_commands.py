@@ -136,6 +136,7 @@ def test_trace_draws(address: str, capsys: Output) -> None:
     out = capsys.readouterr().out
     assert out.startswith("request the-last\n")
     assert "encoder-1" in out
+    assert out.endswith("all            0.00 ms      4.00 ms\n"), "exposed, hidden"
     assert main(["trace", "--address", address, "r-7"]) == 0
     assert capsys.readouterr().out.startswith("request r-7\n")
 
@@ -145,7 +146,7 @@ def test_trace_writes_a_file(address: str, tmp_path: Path, capsys: Output) -> No
     assert main(["trace", "--last", "--chrome", str(path), "--address", address]) == 0
     events = json.loads(path.read_text())["traceEvents"]
     assert sum(event["name"] == "encode" for event in events) == 2
-    assert capsys.readouterr().out == f"{path}: request the-last, 3 bars\n"
+    assert capsys.readouterr().out == f"{path}: request the-last, 4 bars\n"
     assert main(["trace", "--chrome", "/no/such/t.json", "--address", address]) == 2
     assert "--chrome: /no/such/t.json cannot be written" in capsys.readouterr().err
 
