@@ -55,7 +55,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation
                 "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"
             )
         made = Installation(control_plane, kubelet, "demo")
-        made.helm("install", "redserve", str(ROOT / "helm/redserve"), "--wait", "--timeout=2m")
+        made.helm("install", "redserve", str(ROOT / "helm/redserve"), "--wait", "--timeout=5m")
         yield made
 
 
@@ -115,7 +115,7 @@ async def test_a_killed_process_is_started_again(demo: Installation, pool: str) 
         found = [p["status"]["containerStatuses"][0] for p in demo.pods(pool=pool)]
         return max(c["restartCount"] for c in found) == 1 and all(c["ready"] for c in found) is True
 
-    await eventually_async(restarted)
+    await eventually_async(restarted, timeout_s=READY_S)
     await asyncio.to_thread(wait_ready, demo)
     await eventually_async(lambda: answers_again(demo), timeout_s=READY_S)
     assert {found["metadata"]["name"] for found in demo.pods(pool=pool)} == names
@@ -136,12 +136,12 @@ async def test_a_deleted_pod_is_replaced(demo: Installation, pool: str) -> None:
 async def test_a_changed_manifest_drops_no_stream(demo: Installation) -> None:
     before = demo.revisions(NAME)
     async with Load(demo, NAME, num_clients=3) as load:
-        await eventually_async(lambda: some(load, 5), timeout_s=60)
+        await eventually_async(lambda: some(load, 5), timeout_s=READY_S)
         changed = manifest(llm={"minChunk": 8})
         await asyncio.to_thread(demo.kubectl, "apply", "-f", "-", input=changed)
         await asyncio.to_thread(wait_rolled_out, demo, before)
         during = len(load.answered.right)
-        await eventually_async(lambda: some(load, during + 10), timeout_s=60)
+        await eventually_async(lambda: some(load, during + 10), timeout_s=READY_S)
     assert not load.answered.failed
     assert not load.answered.wrong
 

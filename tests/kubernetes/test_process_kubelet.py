@@ -367,7 +367,7 @@ server.start()
 ended = threading.Event()
 def drain(*_):
     servicer.set("readiness", health_pb2.HealthCheckResponse.NOT_SERVING)
-    threading.Timer(4, ended.set).start()
+    threading.Timer(8, ended.set).start()
 signal.signal(signal.SIGTERM, drain)
 ended.wait()
 print("drained", flush=True)
@@ -378,8 +378,8 @@ def test_a_pod_that_drains_is_seen_to(pods: Client, kubelet: ProcessKubelet) -> 
     probe = {"grpc": {"port": 50051, "service": "readiness"}, "periodSeconds": 1}
     main = container(GRPC_SERVER, args=["0.0.0.0:50051"])
     main |= {"startupProbe": probe, "readinessProbe": {**probe, "failureThreshold": 1}}
-    main["lifecycle"] = {"preStop": {"sleep": {"seconds": 1}}}
-    pods.create("grpc", main, terminationGracePeriodSeconds=20)
+    main["lifecycle"] = {"preStop": {"sleep": {"seconds": 3}}}
+    pods.create("grpc", main, terminationGracePeriodSeconds=30)
     pod = pods.wait("grpc", is_ready)
     pods.delete("grpc")
     leaving = pods.wait("grpc", lambda p: "deletionTimestamp" in p["metadata"])
@@ -404,7 +404,7 @@ while True:
     pods.create(
         "stubborn",
         container(stubborn, lifecycle={"preStop": hook}, **IN_STATE),
-        terminationGracePeriodSeconds=3,
+        terminationGracePeriodSeconds=5,
         **STATE,
     )
     pods.wait("stubborn", phase("Running"))
@@ -414,7 +414,7 @@ while True:
     pid = kubelet.pids()[key]
     pods.delete("stubborn")
     eventually(lambda: "no hooked yes" in kubelet.log(*key))
-    pods.wait_gone("stubborn", timeout_s=15)
+    pods.wait_gone("stubborn")
     assert not is_alive(pid)
     eventually(lambda: not is_alive(child))
 
@@ -454,9 +454,9 @@ def test_an_api_server_that_was_away_is_told_everything(
     pods: Client, control_plane: ControlPlane
 ) -> None:
     pods.create("steady", container(SLEEP))
-    pods.create("short", container("import time; time.sleep(3)"), restartPolicy="Never")
-    pods.wait("steady", is_ready)
+    pods.create("short", container("import time; time.sleep(8)"), restartPolicy="Never")
     pods.wait("short", phase("Running"))
+    pods.wait("steady", is_ready)
     control_plane.stop_api_server(kill=True)
     control_plane.start_api_server()
     pods.wait("short", phase("Succeeded"))

@@ -94,10 +94,10 @@ def is_whole(cluster: Cluster, before: Manifest) -> bool:
     )
 
 
-def refusals(cluster: Cluster, operator: OperatorProcess) -> list[str]:
-    """What the operator was refused in this namespace, by its log."""
+def told(operator: OperatorProcess, *words: str) -> list[str]:
+    """Lines of its log that have all of these words."""
     lines = operator.log.read_text().splitlines()
-    return [line for line in lines if cluster.namespace in line and "refused" in line]
+    return [line for line in lines if all(word in line for word in words)]
 
 
 @pytest.mark.parametrize("make", [service, scaled])
@@ -119,7 +119,7 @@ def test_what_is_left_of_the_old_one_is_no_obstacle(
         assert owner is not None
         eventually(lambda: owners(cluster) == {owner["metadata"]["uid"]})
     eventually(lambda: is_whole(cluster, before), timeout_s=60.0)
-    assert not refusals(cluster, operator)
+    assert not told(operator, cluster.namespace, "refused")
 
 
 def test_a_size_that_was_asked_of_the_old_one_is_not_inherited(
@@ -165,7 +165,7 @@ def test_accounts_that_leave_before_pods_are_tried(
     owner = cluster.get("RedService", "demo")
     assert owner is not None
     eventually(lambda: owners(cluster) == {owner["metadata"]["uid"]})
-    assert not refusals(cluster, operator)
+    assert not told(operator, cluster.namespace, "refused")
 
 
 def test_a_namespace_is_too_young_to_try_pods(
@@ -176,10 +176,11 @@ def test_a_namespace_is_too_young_to_try_pods(
     with no_controllers(control_plane):
         cluster.delete("ServiceAccount", "default")
         cluster.apply(service())
-        eventually(lambda: operator.figure("reconcile_total", 'result="failed"'), timeout_s=60.0)
+        why = "error looking up service account"
+        eventually(lambda: told(operator, namespace, "tried again", why))
         assert not cluster.status("demo")
     cluster.until_settled("demo", timeout_s=60.0)
-    assert not refusals(cluster, operator)
+    assert not told(operator, cluster.namespace, "refused")
 
 
 def test_an_account_that_comes_later_is_found_soon(

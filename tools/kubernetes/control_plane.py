@@ -32,7 +32,7 @@ _NAMES: Final = (
     f"IP:{LOOPBACK}",
     "IP:10.96.0.1",
 )
-_START_S: Final = 60.0
+_START_S: Final = 120.0
 _API_SERVER_GRACE_S: Final = 3.0
 """It waits for watches to end, and those of the controllers do not."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tools.kubernetes.async_api import JsonObject
     from tools.kubernetes.control_plane import ControlPlane
 
-START_S: Final = 60.0
+START_S: Final = 120.0
 LAYERS: Final = "io.containerd.snapshotter.v1.overlayfs/snapshots"
 """Where a containerd has unpacked images, below its root."""
 _NAMESPACE: Final = "k8s.io"
