@@ -9,9 +9,14 @@ import grpc
 import pytest
 
 from redserve.errors import DeadlineExceeded, Overloaded, Unavailable
+from redserve.spec.router import RouterSpec
+from redserve.spec.settings import RouterSettings
 from redserve.v1 import router_pb2 as pb
 from redserve.v1 import types_pb2
+from redserve.wire.channel import CHANNEL_OPTIONS
 from redserve.wire.errors import from_rpc_error
+from redserve_router.limits import Limits
+from redserve_router.replicas.replica import LONGEST_BACKOFF_S
 from tests.router.cluster import COLOURS, Cluster, cluster, picture, question
 from tests.router.fake_encoder import Hang
 from tests.router.fake_llm import FIRST_TOKEN_ID, WORDS, FakeLlm
@@ -104,6 +109,14 @@ async def test_only_llm_restarts_within_its_grace():
         await c.llms[0].start()
         answer = await asyncio.wait_for(asked, 20)
         assert answer.text == TEXT
+
+
+def test_the_default_grace_outlasts_a_reconnect():
+    """Ready is told of an engine that is back as soon as its pod is: it may be ahead of us."""
+    jitter = 1.2
+    between_s = jitter * dict(CHANNEL_OPTIONS)["grpc.max_reconnect_backoff_ms"] / 1000
+    assert Limits().llm_grace_s > between_s + LONGEST_BACKOFF_S
+    assert RouterSettings().llm_grace_s == RouterSpec().llm_grace_seconds == Limits().llm_grace_s
 
 
 async def test_llm_that_dies_after_its_last_token_needs_no_other():
