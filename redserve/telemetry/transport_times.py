@@ -1,7 +1,7 @@
 """What moving the embeddings of a request cost it: exposed and hidden transport time per item.
 
-An instant of an item's transfer is *hidden* if the request would have gone on waiting, or went on
-computing, without that transfer:
+An instant of an item's transfer is *hidden* if something else of the request goes on anyway, or
+has to come first:
 
 1. a chunk of its prefill runs, or
 2. another item of it is being encoded, or
@@ -18,10 +18,12 @@ that the request spent on nothing but transport.
     transfer 1                   ▒▒▒▒▒   exposed: there is nothing else to do
     prefill                           ▓▓▓▓
 
-Exposed time is an upper bound of what a transport without delay would save: waiting for the
-engine's turn leaves no bar that could hide a transfer. Waiting for room or for a turn
-(`ROOM`) is not transport. Transfers and prefill are timed by one process; how far rule 2 holds
-between machines is how well their clocks agree.
+That is how long the request stood still for bytes, not exactly what a transport without delay
+would save. It is more where the request waited for the engine's turn meanwhile: that leaves no bar
+that could hide a transfer. It is less where an item arrives late behind another's encode, so that
+its prefill runs after that encode instead of during it: the overlap ratio shows that. Waiting for
+room or for a turn (`ROOM`) is not transport. Transfers and prefill are timed by one process; how
+far rule 2 holds between machines is how well their clocks agree.
 """
 
 from __future__ import annotations
