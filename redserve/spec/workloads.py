@@ -43,7 +43,7 @@ SETTINGS: Final[Mapping[Role, type[ProcessSettings]]] = {
 """What it reads."""
 
 _TRANSPORTS: Final[Mapping[TransportType, TransportKind]] = {
-    "Auto": "grpc",
+    "Auto": "auto",
     "RDMA": "rdma",
     "TCP": "tcp",
     "GRPC": "grpc",

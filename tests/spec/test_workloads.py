@@ -114,7 +114,9 @@ def test_own_environment_wins_over_thread_limits_only() -> None:
     assert env["REDSERVE_LLM_NUM_THREADS"] == "4"
 
 
-@pytest.mark.parametrize(("written", "kind"), [("RDMA", "rdma"), ("TCP", "tcp"), ("GRPC", "grpc")])
+@pytest.mark.parametrize(
+    ("written", "kind"), [("Auto", "auto"), ("RDMA", "rdma"), ("TCP", "tcp"), ("GRPC", "grpc")]
+)
 def test_the_data_path_is_the_manifests(written: str, kind: str) -> None:
     transport = {"type": written, "rdma": {"resourceName": "rdma/ib"}}
     encoder, _, llm, router = workloads_for(service(transport=transport), placement())
