@@ -1,51 +1,61 @@
 """A producer in a process of its own: one that can be killed, stopped and restarted.
 
-    python producer_process.py PORT SIZE...    offers "k-SIZE" for each size, filled by `fill`
+python producer_process.py '{"kind": ..., "host": ..., "port": ..., "sizes": [...], "ttl_s": ...}'
 
-Prints one line of JSON when it serves; ends with its parent.
+It offers "k-SIZE" for each size, filled by `fill`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import json
-import signal
-import sys
-from dataclasses import asdict
+import time
+from typing import TYPE_CHECKING, Any
 
+from prometheus_client import CollectorRegistry
+
+from redserve.telemetry.metrics import TransportMetrics
 from redserve.transport.factory import make_producer
-from redserve.transport.pool import Pool, Region
+from redserve.transport.pool import Pool
 from redserve.wire.server import ServiceServer
+from tests.transport.child import answer, arguments, fill, own_stdout, peer_to_json
 
-PR_SET_PDEATHSIG = 1
-FILL = 0x5A
+if TYPE_CHECKING:
+    from typing import TextIO
 
-
-def fill(region: Region) -> None:
-    """A pattern that is nowhere zero."""
-    region.view[:] = FILL
-    region.view[::4099] = 0x33
+    from redserve.transport.pool import Region
 
 
-async def main(port: int, sizes: list[int]) -> None:
-    server = ServiceServer("127.0.0.1", port)
+async def main(
+    out: TextIO, kind: str, host: str, port: int, sizes: list[int], ttl_s: float
+) -> None:
+    server = ServiceServer(host, port)
     server.bind()
+    registry = CollectorRegistry()
     pool = Pool(sum(sizes) + len(sizes) * 4096)
-    side = make_producer("grpc", pool, "producer", server.address, 30.0, None)
+    metrics = TransportMetrics(registry)
+    side = make_producer(kind, pool, "producer", server.address, ttl_s, metrics)
     side.add_to(server)
+    regions: dict[int, Region] = {}
     for size in sizes:
-        region = pool.alloc(size)
-        fill(region)
-        side.lease_table.offer(f"k-{size}", region, lambda *_: None)
+        regions[size] = pool.alloc(size)
+        fill(regions[size])
+        side.lease_table.offer(f"k-{size}", regions[size], lambda *_: None)
     await server.start()
-    peer = asdict(side.peer_info)
-    del peer["metadata"]
-    sys.stdout.write(json.dumps(peer) + "\n")
-    sys.stdout.flush()
-    await server.wait_for_signal()
+
+    async def state() -> dict[str, Any]:
+        labels = {"transport": kind, "direction": "out"}
+        return {
+            "cpu_s": time.process_time(),
+            "leases": side.lease_table.num_leases,
+            "out": registry.get_sample_value("redserve_transport_bytes_total", labels) or 0.0,
+        }
+
+    async def flip(size: int, at: int) -> dict[str, Any]:
+        regions[size].view[at] ^= 1
+        return {}
+
+    await answer(out, peer_to_json(side.peer_info), state=state, flip=flip)
 
 
 if __name__ == "__main__":
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    asyncio.run(main(int(sys.argv[1]), [int(size) for size in sys.argv[2:]]))
+    asyncio.run(main(own_stdout(), **arguments()))

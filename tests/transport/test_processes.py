@@ -3,73 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import signal
-import sys
 import time
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from redserve.errors import DeadlineExceeded, PeerLost
-from redserve.transport.base import PeerInfo
+from redserve.errors import CorruptTransfer, DeadlineExceeded, Overloaded, PeerLost
+from redserve.telemetry.metrics import TransportMetrics
 from redserve.transport.factory import make_consumer
 from redserve.transport.pool import Pool, Region
-from tests.transport.links import MIB, until
-from tests.transport.producer_process import fill
+from redserve.wire.transport import peer_from_proto, peer_to_proto
+from tests.transport.child import is_filled
+from tests.transport.links import until
+from tests.transport.processes import (
+    BIG,
+    CANARY,
+    KINDS,
+    SMALL,
+    answer_until,
+    producer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from redserve.transport.base import PeerInfo
     from redserve.transport.puller import Puller
+    from tests.transport.processes import Child
 
-SCRIPT = Path(__file__).with_name("producer_process.py")
-ROOT = Path(__file__).resolve().parents[2]
-BIG = 160 * MIB
-SMALL = 3 * MIB + 1
-CANARY = 0xA5
+TRIES = 5
+"""A blow that came when all bytes were there is tried again."""
 
 
-@dataclass
-class ProducerProcess:
-    process: asyncio.subprocess.Process
-    peer: PeerInfo
-
-    @property
-    def port(self) -> int:
-        return int(self.peer.address.rpartition(":")[2])
-
-    def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
-
-    async def kill(self) -> None:
-        if self.process.returncode is None:
-            self.process.kill()
-        await self.process.wait()
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
 
 
-@asynccontextmanager
-async def producer(port: int = 0, *sizes: int) -> AsyncIterator[ProducerProcess]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(SCRIPT),
-        str(port),
-        *map(str, sizes),
-        stdout=asyncio.subprocess.PIPE,
-        env=environment,
-    )
-    assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), 30)
-    running = ProducerProcess(process, PeerInfo(**json.loads(line)))
-    try:
-        yield running
-    finally:
-        await running.kill()
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
 
 
 @pytest.fixture
@@ -81,62 +58,89 @@ async def pool() -> AsyncIterator[Pool]:
 
 
 @pytest.fixture
-async def puller(pool: Pool) -> AsyncIterator[Puller]:
-    puller = make_consumer("grpc", pool, "consumer", "", None)
+async def puller(kind: str, pool: Pool, registry: CollectorRegistry) -> AsyncIterator[Puller]:
+    puller = make_consumer(kind, pool, "consumer", "", TransportMetrics(registry))
     yield puller
     await puller.close()
 
 
-def expected(region: Region) -> bool:
-    pool = Pool(region.num_bytes)
-    pattern = pool.alloc(region.num_bytes)
-    fill(pattern)
-    return bool((region.view == pattern.view).all())
-
-
 async def pull_small(puller: Puller, pool: Pool, peer: PeerInfo) -> None:
     region = pool.alloc(SMALL)
+    region.view[:] = 0
     try:
         await puller.pull(peer, f"k-{SMALL}", region, 20)
-        assert expected(region)
+        assert is_filled(region)
     finally:
         region.free()
 
 
-@asynccontextmanager
-async def in_the_middle(
+async def begin(
     puller: Puller, region: Region, peer: PeerInfo, deadline_s: float
-) -> AsyncIterator[asyncio.Task[None]]:
-    """A pull whose first bytes have landed and whose last ones have not."""
+) -> asyncio.Task[None]:
+    """A pull whose first bytes have landed."""
     region.view[:] = 0
-    running = asyncio.create_task(puller.pull(peer, f"k-{BIG}", region, deadline_s))
+    running = asyncio.create_task(puller.pull(peer, f"k-{region.num_bytes}", region, deadline_s))
     await until(lambda: bool(region.view[0]))
-    assert not running.done()
-    yield running
+    return running
 
 
-async def test_bytes_cross_a_process_boundary(pool: Pool, puller: Puller):
-    async with producer(0, SMALL) as there:
+async def stop_in_the_middle(
+    puller: Puller, pool: Pool, there: Child, deadline_s: float
+) -> tuple[Region, asyncio.Task[None]]:
+    """A pull from a process that was stopped when some bytes had landed, and not the last ones."""
+    region = pool.alloc(BIG)
+    for _ in range(TRIES):
+        running = await begin(puller, region, there.peer, deadline_s)
+        there.send(signal.SIGSTOP)
+        # What the kernels hold may land yet; nobody knows how long that takes, but it is little.
+        if not region.view[-1] and not running.done():
+            return region, running
+        there.send(signal.SIGCONT)
+        await asyncio.gather(running, return_exceptions=True)
+    raise AssertionError("the stop always came too late to test anything")
+
+
+async def test_bytes_cross_a_process_boundary_and_are_counted_at_both_ends(
+    kind: str, pool: Pool, puller: Puller, registry: CollectorRegistry
+):
+    async with producer(kind, SMALL) as there:
         await asyncio.gather(*(pull_small(puller, pool, there.peer) for _ in range(4)))
+        labels = {"transport": kind, "direction": "in"}
+        assert registry.get_sample_value("redserve_transport_bytes_total", labels) == 4 * SMALL
+        state = await there.ask("state")
+        assert state["out"] == 4 * SMALL
+        assert state["leases"] == 0
 
 
-async def test_a_producer_killed_in_the_middle_is_lost_at_once(pool: Pool, puller: Puller):
-    async with producer(0, BIG) as there:
-        region = pool.alloc(BIG)
-        async with in_the_middle(puller, region, there.peer, 60) as running:
+async def test_a_producer_killed_in_the_middle_is_lost_at_once(
+    kind: str, pool: Pool, puller: Puller
+):
+    region = pool.alloc(BIG)
+    for _ in range(TRIES):
+        async with producer(kind, BIG) as there:
+            running = await begin(puller, region, there.peer, 60)
             there.send(signal.SIGKILL)
             killed_at = time.monotonic()
-            with pytest.raises(PeerLost):
-                await running
-            assert time.monotonic() - killed_at < 5
-            assert region.view[-1] == 0, "the kill came too late to test anything"
+            await asyncio.gather(running, return_exceptions=True)
+            took_s = time.monotonic() - killed_at
+        if region.view[-1]:
+            continue
+        with pytest.raises(PeerLost):
+            await running
+        assert took_s < 5
         with pytest.raises(PeerLost):
             await puller.pull(there.peer, f"k-{BIG}", region, 20)
-        region.free()
+        break
+    else:
+        raise AssertionError("the kill always came too late to test anything")
+    region.free()
+    await until(lambda: pool.used_bytes == 0)
 
 
-async def test_a_producer_that_hangs_costs_the_deadline_and_no_more(pool: Pool, puller: Puller):
-    async with producer(0, SMALL) as there:
+async def test_a_producer_that_hangs_costs_the_deadline_and_no_more(
+    kind: str, pool: Pool, puller: Puller
+):
+    async with producer(kind, SMALL) as there:
         await pull_small(puller, pool, there.peer)
         there.send(signal.SIGSTOP)
         region = pool.alloc(SMALL)
@@ -149,33 +153,64 @@ async def test_a_producer_that_hangs_costs_the_deadline_and_no_more(pool: Pool, 
         await pull_small(puller, pool, there.peer)
 
 
-async def test_a_producer_that_hangs_in_the_middle_writes_nothing_later(pool: Pool, puller: Puller):
-    async with producer(0, BIG, SMALL) as there:
-        region = pool.alloc(BIG)
-        async with in_the_middle(puller, region, there.peer, 1.0) as running:
-            there.send(signal.SIGSTOP)
-            with pytest.raises(DeadlineExceeded):
-                await running
-            assert region.view[-1] == 0, "the stop came too late to test anything"
+async def test_memory_of_a_pull_that_hangs_is_quarantined_until_nothing_can_land(
+    kind: str, pool: Pool, puller: Puller
+):
+    async with producer(kind, BIG, SMALL) as there:
+        started = time.monotonic()
+        region, running = await stop_in_the_middle(puller, pool, there, 2.0)
+        with pytest.raises(DeadlineExceeded):
+            await running
+        assert time.monotonic() - started < 2.0 * TRIES + 5
         region.free()
-        reused = pool.alloc(BIG)
+        waiting = asyncio.create_task(pool.alloc_wait(BIG, 30))
+        if kind == "tcp":
+            assert pool.quarantined_bytes == BIG
+            with pytest.raises(Overloaded):
+                pool.alloc(BIG)
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        there.send(signal.SIGCONT)
+        reused = await waiting  # room that is waited for comes back without an error
+        assert pool.quarantined_bytes == 0
         assert reused.offset == region.offset
         reused.view[:] = CANARY
-        there.send(signal.SIGCONT)
         for _ in range(3):  # over the same connection: whatever was under way is through
             await pull_small(puller, pool, there.peer)
         assert (reused.view == CANARY).all()
         reused.free()
 
 
-async def test_a_restarted_producer_is_another_one(pool: Pool, puller: Puller):
-    async with producer(0, SMALL) as old:
+async def test_a_cancelled_pull_writes_nothing_later(kind: str, pool: Pool, puller: Puller):
+    async with producer(kind, BIG, SMALL) as there:
+        region = pool.alloc(BIG)
+        for _ in range(TRIES):
+            running = await begin(puller, region, there.peer, 60)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            if not region.view[-1]:
+                break
+        else:
+            raise AssertionError("the cancel always came too late to test anything")
+        region.free()
+        reused = await pool.alloc_wait(BIG, 30)
+        assert reused.offset == region.offset
+        reused.view[:] = CANARY
+        for _ in range(3):
+            await pull_small(puller, pool, there.peer)
+        assert (reused.view == CANARY).all()
+        reused.free()
+        await answer_until(there, lambda state: state["leases"] == 0)
+
+
+async def test_a_restarted_producer_is_another_one(kind: str, pool: Pool, puller: Puller):
+    async with producer(kind, SMALL) as old:
         await pull_small(puller, pool, old.peer)
         await old.kill()
         region = pool.alloc(SMALL)
         with pytest.raises(PeerLost):
             await puller.pull(old.peer, f"k-{SMALL}", region, 20)
-        async with producer(old.port, SMALL) as new:
+        async with producer(kind, SMALL, port=old.port) as new:
             assert new.peer.address == old.peer.address
             assert new.peer.incarnation != old.peer.incarnation
             # It even offers a tensor of the same name; it is not the one that was announced.
@@ -185,17 +220,89 @@ async def test_a_restarted_producer_is_another_one(pool: Pool, puller: Puller):
         region.free()
 
 
-async def test_a_consumer_that_leaves_in_the_middle_leaves_the_producer_well(
-    pool: Pool, puller: Puller
+async def test_a_lease_that_is_over_before_the_read_is_no_tensor(
+    kind: str, pool: Pool, puller: Puller
 ):
-    async with producer(0, BIG, SMALL) as there:
-        doomed_pool = Pool(BIG)
-        doomed = make_consumer("grpc", doomed_pool, "doomed", "", None)
-        region = doomed_pool.alloc(BIG)
-        async with in_the_middle(doomed, region, there.peer, 60) as running:
-            await doomed.close()
-            with pytest.raises(PeerLost):
-                await running
+    """Nothing that ends within the hundredth of a second can be 160 MiB."""
+    async with producer(kind, BIG, ttl_s=0.01) as there:
+        region = pool.alloc(BIG)
+        with pytest.raises(CorruptTransfer, match="lease"):
+            await puller.pull(there.peer, f"k-{BIG}", region, 60)
         region.free()
+        await until(lambda: pool.used_bytes == 0)
+        await answer_until(there, lambda state: state["leases"] == 0)
+
+
+async def test_a_producer_that_sleeps_through_its_lease_is_asked_for_another(
+    kind: str, pool: Pool, puller: Puller, registry: CollectorRegistry
+):
+    def num_corrupt() -> float:
+        labels = {"transport": kind, "reason": "CORRUPT_TRANSFER"}
+        return registry.get_sample_value("redserve_transport_errors_total", labels) or 0.0
+
+    async with producer(kind, BIG, ttl_s=3.0) as there:
+        region, running = await stop_in_the_middle(puller, pool, there, 60.0)
+        await until(lambda: num_corrupt() == 1)
+        there.send(signal.SIGCONT)
+        await running
+        assert is_filled(region)
+        region.free()
+        await until(lambda: pool.used_bytes == 0)
+
+
+async def test_one_flipped_byte_is_found(kind: str, pool: Pool, puller: Puller):
+    async with producer(kind, SMALL) as there:
+        await there.ask("flip", size=SMALL, at=SMALL // 2)
+        region = pool.alloc(SMALL)
+        with pytest.raises(CorruptTransfer, match="checksum"):
+            await puller.pull(there.peer, f"k-{SMALL}", region, 20)
+        region.free()
+        await there.ask("flip", size=SMALL, at=SMALL // 2)
         await pull_small(puller, pool, there.peer)
-        assert there.process.returncode is None
+
+
+async def test_more_pulls_than_room_wait_for_each_other(kind: str):
+    pool = Pool(2 * SMALL + 4096)
+    puller = make_consumer(kind, pool, "consumer", "", None)
+
+    async def fetch(peer: PeerInfo) -> None:
+        region = await pool.alloc_wait(SMALL, 30)
+        await puller.pull(peer, f"k-{SMALL}", region, 30)
+        assert is_filled(region)
+        region.free()
+
+    async with producer(kind, SMALL) as there:
+        await asyncio.gather(*(fetch(there.peer) for _ in range(16)))
+        await puller.close()
+    assert pool.used_bytes == 0
+
+
+async def test_metadata_of_another_is_refused_and_harms_nobody(
+    kind: str, pool: Pool, puller: Puller
+):
+    async with producer(kind, SMALL) as one, producer(kind, SMALL) as other:
+        wrong = replace(one.peer, metadata=other.peer.metadata)
+        region = pool.alloc(SMALL)
+        if kind == "tcp":
+            with pytest.raises(PeerLost, match="metadata"):
+                await puller.pull(wrong, f"k-{SMALL}", region, 20)
+        for there in (one, other):
+            await pull_small(puller, pool, there.peer)
+        # Who is connected stays connected by what was good then.
+        await puller.pull(wrong, f"k-{SMALL}", region, 20)
+        assert is_filled(region)
+        region.free()
+
+
+async def test_damaged_metadata_does_not_come_off_the_wire(kind: str, pool: Pool, puller: Puller):
+    """The library takes a damaged entry for good, and not even the right one mends it."""
+    async with producer(kind, SMALL) as there:
+        await pull_small(puller, pool, there.peer)
+        good = peer_to_proto(there.peer)
+        for at in range(0, len(good.metadata), 16):
+            damaged = peer_to_proto(there.peer)
+            spoilt = good.metadata[at] ^ 0x10
+            damaged.metadata = good.metadata[:at] + bytes([spoilt]) + good.metadata[at + 1 :]
+            with pytest.raises(CorruptTransfer, match="digest"):
+                peer_from_proto(damaged)
+        await pull_small(puller, pool, peer_from_proto(good))
