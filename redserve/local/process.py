@@ -234,7 +234,8 @@ class ChildProcess:
         field = blamed_field(self.workload.role, said.why)
         if field is None and said.reason in _MODEL_REASONS:
             field = "spec.model.uri"
-        return ConfigError(f"{intro}: {said.why} [{said.reason}]", field=field)
+        why = said.why.removeprefix(f"{field}: ")
+        return ConfigError(f"{intro}: {why} [{said.reason}]", field=field)
 
     def _set_phase(self, phase: Phase) -> None:
         if phase == "draining" or self._phase != "draining" or phase == "stopped":

@@ -79,6 +79,9 @@ def manifest_field(role: Role, setting: str) -> str | None:
 
 
 def blamed_field(role: Role, sentence: str) -> str | None:
-    """The field behind the setting that an error's sentence begins with ("token_budget: ...")."""
-    match = re.match(r"([\w-]+): ", sentence)
-    return manifest_field(role, match[1]) if match else None
+    """The field that an error's sentence begins with, or the setting ("token_budget: ...")."""
+    field = re.match(r"(spec(?:\.\w+)+): ", sentence)
+    if field and field_info(RedService, field[1].split(".")) is not None:
+        return field[1]
+    setting = re.match(r"([\w-]+): ", sentence)
+    return manifest_field(role, setting[1]) if setting else None

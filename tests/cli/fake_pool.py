@@ -23,6 +23,8 @@ async def main(settings: EncoderSettings | LLMSettings) -> None:
 def checked(settings: EncoderSettings | LLMSettings) -> EncoderSettings | LLMSettings:
     if isinstance(settings, LLMSettings) and settings.token_budget == 13:
         raise ConfigError("13 tokens bring no luck", field="token_budget")
+    if settings.transport == "rdma":
+        raise ConfigError("RDMA is not to be had: no device", field="spec.transport.type")
     return settings
 
 

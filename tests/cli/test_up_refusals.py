@@ -55,13 +55,16 @@ def test_a_model_that_is_not_there(machine: Machine) -> None:
     )
 
 
-def test_what_only_a_cluster_can_do(machine: Machine) -> None:
-    machine.write(transport={"type": "TCP"})
-    done = machine.run("up", "-f", str(machine.manifest))
+def test_a_data_path_that_a_process_cannot_make(machine: Machine) -> None:
+    machine.write(transport={"type": "RDMA", "rdma": {"resourceName": "rdma/ib"}})
+    done = machine.run("up", "--quiet", "-f", str(machine.manifest))
     assert done.returncode == 2
-    assert done.stderr.startswith(
-        f"redserve: {machine.place('type: ')}: spec.transport.type: TCP needs a data path"
-    )
+    place = f"redserve: {machine.place('type: ')}: spec.transport.type: "
+    # Encoders and engine refuse at once; the first one that is heard is told.
+    words = "refused to start: RDMA is not to be had: no device [CONFIG_ERROR]"
+    last = done.stderr.splitlines()[-1]
+    assert last in {f"{place}{name} {words}" for name in ("encoder-0", "llm-0")}
+    assert machine.run("status").returncode == 2
 
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [

@@ -46,6 +46,12 @@ def test_however_an_error_writes_it(name: str) -> None:
     assert blamed_field("llm", f"{name}: too few") == "spec.llm.tokenBudget"
 
 
+def test_a_sentence_that_begins_with_a_field() -> None:
+    said = "spec.transport.type: RDMA is not to be had: no device"
+    assert blamed_field("encoder", said) == "spec.transport.type"
+    assert blamed_field("encoder", "spec.transport.speed: too slow") is None
+
+
 def test_a_sentence_that_blames_nothing() -> None:
     assert blamed_field("llm", "the disk is full: sorry") is None
     assert blamed_field("llm", "luck: none") is None
