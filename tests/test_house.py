@@ -46,12 +46,15 @@ BREAKS = [
     ("Deployables stand side by side", "redserve_router", "import redserve_llm"),
     ("The library is layered", "redserve/scheduling", "import redserve.wire"),
     ("The core is pure Python", "redserve/routing", "import asyncio"),
+    ("The core is pure Python", "redserve/slo", "import time"),
     ("Only the wire, gRPC transport", "redserve/local", "import redserve.v1.types_pb2"),
     ("torch stays in modeling", "redserve/telemetry", "import torch"),
 ]
 
 
-@pytest.mark.parametrize(("contract", "package", "line"), BREAKS, ids=[b[0] for b in BREAKS])
+@pytest.mark.parametrize(
+    ("contract", "package", "line"), BREAKS, ids=[f"{b[0]}, {b[1]}" for b in BREAKS]
+)
 def test_each_import_contract_fails_when_broken(
     copy_of_the_code: Path, contract: str, package: str, line: str
 ) -> None:
