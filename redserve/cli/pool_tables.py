@@ -25,7 +25,7 @@ def replica_table(replicas: Sequence[ReplicaStatus], names: Mapping[str, str]) -
             names.get(replica.address, f"{replica.pool} {replica.address}"),
             "serving" if replica.serving else "not serving",
             replica.transport or "-",
-            "  ".join(f"{name} {value:g}" for name, value in sorted(replica.load.items())),
+            "  ".join(f"{name}={value:g}" for name, value in sorted(replica.load.items())),
         )
     return table
 

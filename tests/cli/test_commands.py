@@ -190,7 +190,7 @@ def test_status_joins_processes_and_load(
     rows = [line.split() for line in out.splitlines()]
     assert ["encoder-0", "ready", "127.0.0.1:7010", "127.0.0.1:7011", "5", "0"] in rows
     assert ["llm-0", "restarting", "127.0.0.1:7030", "-", "-", "2"] in rows
-    assert ["encoder-0", "serving", "grpc", "queued_rows", "3"] in rows
+    assert ["encoder-0", "serving", "grpc", "queued_rows=3"] in rows
     assert ["encoder-0", "llm-0", "grpc", "2.51"] in rows
     assert report["service"]["processes"][1]["num_restarts"] == 2
     assert report["replicas"][0] == {

@@ -113,7 +113,7 @@ class TransportChecks:
         self._peers.move_to_end(address)
         if len(self._peers) > MAX_PEERS:
             self._hide(next(iter(self._peers)))
-        log.info(
+        log.debug(  # the router tells it, and every router asks
             "transport checked",
             encoder=address,
             transport=measured.transport,
@@ -124,7 +124,7 @@ class TransportChecks:
     def _failed(self, address: str, error: RedServeError) -> None:
         self._failures.labels(reason=error.reason).inc()
         self._hide(address)  # its figure was true of another time
-        log.warning("transport check failed", encoder=address, reason=error.reason, why=str(error))
+        log.debug("transport check failed", encoder=address, reason=error.reason, why=str(error))
 
     def _hide(self, address: str) -> None:
         if address in self._peers:
