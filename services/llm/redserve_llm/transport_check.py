@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 LONGEST_CHECK_S: Final = 10.0
-"""32 MB take this long at 3 MB/s: a slower network cannot serve anybody."""
+"""32 MiB are read twice in this time at 7 MB/s: a slower network cannot serve anybody."""
 ANSWER_SHARE: Final = 0.9
 """Of a caller's time; the rest is for the answer, so that it learns what was wrong."""
 GRACE_S: Final = 1.0
