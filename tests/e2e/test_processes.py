@@ -6,134 +6,28 @@ is killed, and the client's own events say how far a request has come.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-import yaml
 
 from redserve.telemetry.transport_times import transport_times
-from redserve.v1 import router_pb2 as pb
-from redserve.v1.router_pb2_grpc import RouterServiceStub
-from redserve.v1.types_pb2 import SamplingParams
 from redserve.wire.errors import from_rpc_error
 from redserve.wire.types import timeline_from_proto
-from tests.e2e.line import to_proto
-from tests.llm.prompts import conversation, picture
-from tests.support.tiny_checkpoints import reference_generate, tiny_checkpoint
+from tests.e2e.service import ANSWER_S, Service, rest_of
+from tests.support.tiny_checkpoints import tiny_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(300)
 
-ROOT = Path(__file__).resolve().parents[2]
 FAMILY = "qwen2_5_vl"
-NUM_TOKENS = 8
-START_S = 90.0
-BACK_S = 60.0
-ANSWER_S = 30.0
-
-
-class Service:
-    """A running `redserve up`."""
-
-    def __init__(self, folder: Path, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
-        self.env = {**os.environ, "XDG_RUNTIME_DIR": str(folder / "run"), "PYTHONPATH": str(ROOT)}
-        manifest = folder / "redservice.yaml"
-        manifest.write_text(
-            yaml.safe_dump(
-                {
-                    "apiVersion": "redserve.dev/v1alpha1",
-                    "kind": "RedService",
-                    "metadata": {"name": "killed"},
-                    "spec": {
-                        "model": {"uri": f"file://{checkpoint}", "dtype": "Float32"},
-                        "encoder": {"replicas": 2, "poolSize": "16Mi", "device": "CPU"},
-                        "llm": {"replicas": 1, "kvCacheSize": "16Mi", "device": "CPU"},
-                        # An engine that starts quickly enough would go on with the answer.
-                        "router": {
-                            "http": {"port": 0},
-                            "grpc": {"port": 0},
-                            "llmGraceSeconds": 0,
-                        },
-                    },
-                }
-            )
-        )
-        command = [sys.executable, "-m", "redserve.cli.main", "up", "-f", str(manifest)]
-        self.log = folder / "up.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
-        self.until(lambda state: state["phase"] == "ready", START_S)
-        self.channel = grpc.insecure_channel(self.state()["grpc_address"])
-        self.stub = RouterServiceStub(self.channel)
-
-    def status(self, *flags: str) -> str:
-        """What `redserve status` prints; empty while there is no service."""
-        command = [sys.executable, "-m", "redserve.cli.main", "status", *flags]
-        done = subprocess.run(
-            command, env=self.env, capture_output=True, text=True, check=False, timeout=30
-        )
-        return done.stdout if done.returncode == 0 else ""
-
-    def report(self) -> dict[str, Any]:
-        """The service as `redserve status --json` has it."""
-        printed = self.status("--json")
-        absent: dict[str, Any] = {"service": {"phase": "absent", "processes": []}}
-        return json.loads(printed)[0] if printed else absent  # type: ignore[no-any-return]
-
-    def state(self) -> dict[str, Any]:
-        """What its supervisor says."""
-        state: dict[str, Any] = self.report()["service"]
-        return state
-
-    def until(self, condition: Callable[[dict[str, Any]], bool], limit_s: float) -> None:
-        end = time.monotonic() + limit_s
-        while not condition(self.state()):
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, self.log.read_text()
-
-    def pid(self, name: str) -> int:
-        pids = [p["pid"] for p in self.state()["processes"] if p["name"] == name]
-        assert pids[0] is not None, f"{name} does not run"
-        return int(pids[0])
-
-    def ask(self, seed: int, num_images: int, num_tokens: int = NUM_TOKENS) -> Any:
-        images = [picture(seed * 10 + index) for index in range(num_images)]
-        return self.stub.Generate(
-            pb.GenerateRequest(
-                messages=to_proto(conversation(seed, num_images), images),
-                sampling=SamplingParams(temperature=0, max_tokens=num_tokens, ignore_eos=True),
-                include_timeline=True,
-            ),
-            timeout=ANSWER_S,
-        )
-
-    def expected(self, seed: int, num_images: int) -> list[int]:
-        images = [picture(seed * 10 + index) for index in range(num_images)]
-        return reference_generate(
-            self.checkpoint, conversation(seed, num_images), images, NUM_TOKENS
-        )
-
-
-def rest_of(call: Any) -> tuple[list[int], pb.Finished]:
-    tokens: list[int] = []
-    finished = pb.Finished()
-    for event in call:
-        if event.HasField("tokens"):
-            tokens += [token.token_id for token in event.tokens.tokens]
-        elif event.HasField("finished"):
-            finished = event.finished
-    return tokens, finished
+BACK_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +35,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, checkpoints: Path) -> Iter
     folder = tmp_path_factory.mktemp("service")
     running = Service(folder, tiny_checkpoint(FAMILY, checkpoints))
     yield running
-    running.channel.close()
-    running.process.send_signal(signal.SIGTERM)
-    assert running.process.wait(60) == 0, running.log.read_text()
+    running.close()
 
 
 def test_answers_equal_the_whole_model(service: Service) -> None:
