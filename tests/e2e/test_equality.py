@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from redserve.scheduling import SchedulerConfig
+from redserve.spec.ucx import ucx_environment
 from tests.e2e.line import KV_CACHE_BYTES, running_line
 from tests.llm.prompts import conversation, picture
 from tests.support.tiny_checkpoints import TINY_FAMILIES, reference_generate, tiny_checkpoint
@@ -63,6 +64,24 @@ async def test_served_tokens_equal_the_whole_model(family: str, checkpoints: Pat
     async with running_line(path) as line:
         assert await ask_all(line, 7) == expected
         # Again: the prefix cache and the encoders' caches answer now.
+        assert await ask_all(line, 7) == expected
+        line.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("family", ["gemma3", "idefics3", "qwen3_vl"])
+async def test_served_tokens_are_equal_over_nixl(
+    family: str, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # UCX reads its environment when an agent is made.
+    for name, value in ucx_environment("tcp", net_devices="lo").items():
+        monkeypatch.setenv(name, value)
+    path = tiny_checkpoint(family, checkpoints)
+    expected = [
+        reference_generate(path, messages, images, NUM_TOKENS) for messages, images in questions(7)
+    ]
+    tcp = {"transport": "tcp"}
+    async with running_line(path, encoder=tcp, engine=tcp) as line:
+        assert line.engine._puller.transport == "tcp"
         assert await ask_all(line, 7) == expected
         line.assert_nothing_is_left()
 
