@@ -8,11 +8,13 @@ import pytest
 
 from redserve.modeling.families import FAMILIES, REFUSED
 from redserve.spec.settings import EncoderSettings, LLMSettings, ProcessSettings, RouterSettings
+from redserve.spec.ucx import PortRange, ucx_variables
 from tools.docs import __main__ as docs
 from tools.docs.configuration import configuration_page, own_fields, sections
 from tools.docs.models import models_page
 from tools.docs.pages import PAGES, stale_pages
 from tools.docs.settings import described, settings_page
+from tools.docs.ucx import SECTIONS, ucx_page
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,6 +54,14 @@ def test_every_setting_is_on_the_page() -> None:
     for kind in (EncoderSettings, LLMSettings, RouterSettings):
         for name in set(kind.model_fields) - set(ProcessSettings.model_fields):
             assert f"{kind.model_config['env_prefix']}{name}".upper() in page
+
+
+def test_every_variable_of_ucx_is_on_the_page() -> None:
+    page = ucx_page()
+    for kind in SECTIONS.values():
+        for variable in ucx_variables(kind, net_devices="eth0", port_range=PortRange(1, 2)):
+            assert f"| `{variable.name}` |" in page
+            assert variable.reason in page
 
 
 def test_every_family_is_on_the_page() -> None:

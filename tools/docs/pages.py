@@ -10,6 +10,7 @@ from tools.docs.crds import redpool_definition, redservice_definition
 from tools.docs.helm_values import helm_values_page
 from tools.docs.models import models_page
 from tools.docs.settings import settings_page
+from tools.docs.ucx import ucx_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/helm-values.md": helm_values_page,
     "docs/reference/settings.md": settings_page,
     "docs/reference/supported-models.md": models_page,
+    "docs/reference/ucx.md": ucx_page,
 }
 
 
