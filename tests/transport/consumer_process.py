@@ -84,7 +84,7 @@ class Consumer:
         source = peer_from_json(peer)
         region = self.pool.alloc(size)
         for _ in range(times):
-            puller = Puller(_Kept(self.puller), self.puller._connect, "cycle", self.pool)  # type: ignore[arg-type]
+            puller = Puller(_Kept(self.puller), self.puller._connect, "cycle", self.pool)
             await puller.pull(source, f"k-{size}", region, 30)
             await puller.close()
         whole = is_filled(region)

@@ -34,13 +34,13 @@ _PATIENCE: Final = 20.0
 """A pause is this part of the time since anything moved."""
 _CLOSE_TIMEOUT_S: Final = 5.0
 
-_LEFT: list[Endpoint] = []
-"""Endpoints that could not be closed: their agents live until the process ends."""
+_OPEN: set[Endpoint] = set()
+"""Endpoints that were not closed, or could not be: their agents live until the process ends."""
 
 
-def any_left() -> bool:
-    """Whether an agent is left that must not be destroyed: the process has to leave by `_exit`."""
-    return bool(_LEFT)
+def any_open() -> bool:
+    """Whether an agent lives that must not be destroyed: the process has to leave by `_exit`."""
+    return bool(_OPEN)
 
 
 class PeerGivenUp(AgentError):
@@ -80,6 +80,7 @@ class Endpoint:
         started.wait()
         if self._problem is not None:
             raise self._problem
+        _OPEN.add(self)
 
     def read(
         self,
@@ -130,9 +131,8 @@ class Endpoint:
             self._calls.put(self._close)
             if self._over.wait(timeout_s):
                 self._thread.join(_CLOSE_TIMEOUT_S)
+                _OPEN.discard(self)
                 return True
-        if self not in _LEFT:
-            _LEFT.append(self)
         return False
 
     # Below: in the agent's thread.

@@ -1,0 +1,111 @@
+"""Consumers that die or leave in the middle of their reads: no producer may suffer.
+
+UCX would have it otherwise: over TCP, a process whose reader destroys its agent in the middle of a
+read is aborted by an assertion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.transport.links import MIB
+from tests.transport.processes import KINDS, SMALL, answer_until, as_json, consumer, producer
+
+if TYPE_CHECKING:
+    from tests.transport.processes import Child
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.parametrize("kind", KINDS)]
+
+LARGE = 48 * MIB
+"""Pulled over and over, two at once: whenever the consumer dies, it is in the middle."""
+ROOM = 2 * LARGE
+LEASE_S = 2.0
+AT_ONCE = 2
+
+
+async def killed(doomed: Child) -> None:
+    doomed.send(signal.SIGKILL)
+    assert await doomed.wait() == -signal.SIGKILL
+
+
+async def ended(doomed: Child, how: str) -> None:
+    status = await doomed.end(how)
+    # Whoever does not use `leave` while it reads by UCX may end by a signal of its own.
+    assert status == 0 or how == "exit", how
+
+
+async def serves(there: Child, bystander: Child) -> None:
+    """The producer is as well as ever."""
+    pulled = await bystander.ask("pull", peer=as_json(there), size=SMALL, deadline_s=30)
+    assert pulled["whole"], pulled
+    assert there.alive
+
+
+async def visitors(kind: str, there: Child, ways: tuple[str, ...]) -> None:
+    """Consumers that come at once, read, and go in the middle of it, each in its own way."""
+    async with AsyncExitStack() as stack:
+        start = (stack.enter_async_context(consumer(kind, ROOM)) for _ in ways)
+        guests = await asyncio.gather(*start)
+        for guest in guests:
+            await guest.ask("start", peer=as_json(there), size=LARGE, deadline_s=60)
+        for guest, way in zip(guests, ways, strict=True):
+            await (killed(guest) if way == "kill" else ended(guest, way))
+
+
+async def settled(there: Child) -> tuple[int, int]:
+    """Descriptors and memory of the producer when it has noticed that all readers are gone."""
+    await answer_until(there, lambda state: state["leases"] == 0)
+    return there.num_descriptors(), there.resident_bytes()
+
+
+async def test_consumers_killed_in_the_middle_cost_the_producer_nothing(kind: str):
+    async with (
+        producer(kind, LARGE, SMALL, ttl_s=LEASE_S) as there,
+        consumer(kind, SMALL) as bystander,
+    ):
+        await serves(there, bystander)
+        await visitors(kind, there, ("kill",) * AT_ONCE)
+        await serves(there, bystander)
+        descriptors, resident = await settled(there)
+        for _ in range(4):
+            await visitors(kind, there, ("kill",) * AT_ONCE)
+            await serves(there, bystander)
+        now = await settled(there)
+        assert now[0] <= descriptors
+        assert now[1] - resident < 16 * MIB
+
+
+async def test_consumers_that_leave_in_the_middle_do_not_end_the_producer(kind: str):
+    async with producer(kind, LARGE, SMALL) as there, consumer(kind, SMALL) as bystander:
+        for _ in range(7 if kind == "tcp" else 2):
+            await visitors(kind, there, ("close", "leave", "exit"))
+            await serves(there, bystander)
+
+
+async def test_a_consumer_that_closes_in_the_middle_over_and_over(kind: str):
+    async with (
+        producer(kind, LARGE, SMALL, ttl_s=LEASE_S) as there,
+        consumer(kind, ROOM) as guest,
+        consumer(kind, SMALL) as bystander,
+    ):
+        closed = await guest.ask("close_often", peer=as_json(there), size=LARGE, times=20)
+        assert closed["used"] == 0
+        await serves(there, bystander)
+        await settled(there)
+
+
+async def test_a_consumer_can_leave_a_producer_that_hangs(kind: str):
+    async with producer(kind, LARGE, SMALL) as there, consumer(kind, SMALL) as bystander:
+        await serves(there, bystander)
+        async with consumer(kind, ROOM) as guest:
+            await guest.ask("start", peer=as_json(there), size=LARGE, deadline_s=60)
+            there.send(signal.SIGSTOP)
+            await ended(guest, "close")
+        there.send(signal.SIGCONT)
+        if kind == "grpc":  # UCX aborts a process that wakes up to find a read cut off
+            await serves(there, bystander)
