@@ -100,7 +100,6 @@ def _cluster_fields(spec: RedServiceSpec) -> Iterator[str]:
         "model.cache": spec.model.cache,
         "transport.placement": spec.transport.placement,
         "transport.rdma": spec.transport.rdma,
-        "slos": spec.slos or None,
         "networkPolicy": _if_written(spec, "network_policy"),
         "reconcile": spec.reconcile if spec.reconcile == "Paused" else None,
         "monitoring.tracing": spec.monitoring.tracing,

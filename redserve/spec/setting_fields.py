@@ -34,6 +34,7 @@ _SHARED: Final[Mapping[str, str]] = {
     "max_image_pixels": "spec.router.media.maxImagePixels",
     "lease_ttl_s": "spec.transport.leaseSeconds",
     "transport": "spec.transport.type",
+    "slos": "spec.slos",
     "log_level": "spec.monitoring.logLevel",
     "log_format": "spec.monitoring.logFormat",
 }

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from redserve.errors import ConfigError
+from redserve.slo import Objective  # noqa: TC001  # pydantic reads the annotation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,6 +202,8 @@ class RouterSettings(ProcessSettings):
         llm_grace_s: How long a request waits while no LLM replica serves, seconds. The default
             outlasts a connection that has broken, not an engine that starts: a pool that is down is
             to be told quickly.
+        slos: What is promised: JSON objects with the fields `name`, `indicator`, `threshold_s`
+            (null for Availability), `target` (0 to 1), `window_s` and `fair_deadline_s`.
     """
 
     model_config = SettingsConfigDict(env_prefix="REDSERVE_ROUTER_", frozen=True, extra="ignore")
@@ -230,6 +233,7 @@ class RouterSettings(ProcessSettings):
     num_timelines: int = Field(256, ge=1)
     encoder_grace_s: float = Field(60.0, ge=0)
     llm_grace_s: float = Field(3.0, ge=0)
+    slos: tuple[Objective, ...] = ()
 
 
 class OperatorSettings(Settings):
@@ -355,5 +359,5 @@ def visible_devices() -> tuple[str, ...] | None:
 
 
 def ucx_transports() -> str:
-    """What UCX may use, as the environment has it by now (`UCX_TLS`); empty when it says nothing."""
+    """What UCX may use, by the environment as it is (`UCX_TLS`); empty when it says nothing."""
     return os.environ.get("UCX_TLS", "")

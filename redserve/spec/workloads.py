@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from redserve.spec.objectives import objectives_of
 from redserve.spec.settings import (
     SERVICE_ACCOUNT_DIR,
     EncoderSettings,
@@ -195,6 +196,7 @@ def router_settings(service: RedService, placement: Placement) -> RouterSettings
         encoder_grace_s=float(spec.encoder_grace_seconds),
         llm_grace_s=float(spec.llm_grace_seconds),
         num_timelines=spec.kept_timelines,
+        slos=objectives_of(service.spec.slos),
     )
 
 

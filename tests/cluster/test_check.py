@@ -431,11 +431,10 @@ def test_what_has_no_effect_is_told() -> None:
     made = service(
         model={"uri": "file://a", "tokenSecretRef": {"name": "t"},
                "cache": {"ephemeral": {"sizeLimit": "1Gi"}}},
-        slos=[{"name": "up", "indicator": "Availability"}],
         monitoring={"tracing": {"otlpEndpoint": "http://a:1"}},
     )  # fmt: skip
     assert without_effect(made) == (
-        "spec.model.cache", "spec.model.tokenSecretRef", "spec.slos", "spec.monitoring.tracing",
+        "spec.model.cache", "spec.model.tokenSecretRef", "spec.monitoring.tracing",
     )  # fmt: skip
     hub = {"uri": "hf://a/b", "tokenSecretRef": {"name": "t"}}
     assert without_effect(service(model=hub)) == ()

@@ -38,7 +38,6 @@ SAME: list[dict[str, Any]] = [
     {"router": {"replicas": 3}},
     {"encoder": {"disruption": {"maxUnavailable": "50%"}}},
     {"llm": {"rollout": {"maxSurge": 3, "maxUnavailable": 1}}},
-    {"slos": [{"name": "up", "indicator": "Availability"}]},
     {"monitoring": {"podMonitor": "Disabled"}},
     {"networkPolicy": "Disabled"},
     {"router": {"service": {"type": "NodePort"}}},
@@ -64,6 +63,7 @@ OTHER: list[dict[str, Any]] = [
     {"transport": {"leaseSeconds": 7}},
     {"transport": {"placement": {"topologyKey": "rack"}}},
     {"monitoring": {"logLevel": "Debug"}},
+    {"slos": [{"name": "up", "indicator": "Availability"}]},
     {"imagePullSecrets": [{"name": "a"}]},
     {"serviceAccountName": "a"},
 ]

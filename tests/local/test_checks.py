@@ -49,7 +49,7 @@ def test_the_example_runs_without_a_word() -> None:
 def test_the_minimal_example_runs_and_says_what_is_left_out() -> None:
     warnings = check_runnable_here(load_manifest(EXAMPLES / "minimal.yaml"))
     assert warnings == (
-        "only a cluster has a use for spec.slos, spec.encoder.resources[nvidia.com/gpu], "
+        "only a cluster has a use for spec.encoder.resources[nvidia.com/gpu], "
         "spec.llm.resources[nvidia.com/gpu]: left out here",
     )
 
@@ -79,7 +79,6 @@ def test_the_complete_example_needs_a_cluster() -> None:
 
 
 CLUSTER_ONLY: list[tuple[dict[str, Any], str]] = [
-    ({"slos": [{"name": "up", "indicator": "Availability"}]}, "spec.slos"),
     ({"monitoring": {"tracing": {"otlpEndpoint": "http://a:1"}}}, "spec.monitoring.tracing"),
     ({"monitoring": {"podMonitor": "Enabled"}}, "spec.monitoring.podMonitor"),
     ({"monitoring": {"rules": "Auto"}}, "spec.monitoring.rules"),
@@ -103,5 +102,9 @@ def test_what_has_no_effect_here_is_told(spec: dict[str, Any], field: str) -> No
 
 
 def test_what_has_an_effect_here_is_not() -> None:
-    spec = {"llm": {"rollout": {"drainTimeoutSeconds": 3}}, "monitoring": {"logLevel": "Debug"}}
+    spec: dict[str, Any] = {
+        "llm": {"rollout": {"drainTimeoutSeconds": 3}},
+        "monitoring": {"logLevel": "Debug"},
+        "slos": [{"name": "up", "indicator": "Availability"}],
+    }
     assert check_runnable_here(service(**spec)) == ()

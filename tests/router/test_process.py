@@ -16,6 +16,7 @@ import pytest
 
 from demo_model.config import build_image_processor, build_tokenizer, model_config
 from redserve.errors import ConfigError
+from redserve.slo import Objective
 from redserve.v1.router_pb2_grpc import RouterServiceStub
 from redserve.wire.channel import open_channel
 from redserve_router.arguments import parse_settings
@@ -198,6 +199,24 @@ def test_bad_flag_names_itself():
     with pytest.raises(ConfigError) as caught:
         parse_settings(["--max-images=many"])
     assert caught.value.field == "--max-images"
+
+
+PROMISE = {
+    "name": "up", "indicator": "Availability", "threshold_s": None, "target": 0.99,
+    "window_s": 60.0,
+}  # fmt: skip
+
+
+def test_promises_are_json(monkeypatch):
+    monkeypatch.setenv("REDSERVE_ROUTER_SLOS", json.dumps([PROMISE]))
+    (promise,) = parse_settings([]).slos
+    assert promise == Objective("up", "Availability", None, 0.99, 60.0, 1.0)
+    (other,) = parse_settings([f"--slos={json.dumps([{**PROMISE, 'name': 'other'}])}"]).slos
+    assert other.name == "other"
+    with pytest.raises(ConfigError, match=r"target of up must be above 0 and below 1"):
+        parse_settings([f"--slos={json.dumps([{**PROMISE, 'target': 1.0}])}"])
+    with pytest.raises(SystemExit):
+        parse_settings(["--slos=up"])
 
 
 def test_help_names_every_setting(capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ENV_PREFIX = "REDSERVE_ROUTER_"
+_JSON = frozenset({"slos"})
+"""Lists whose entries are more than a word."""
 
 
 def parse_settings(arguments: Sequence[str] | None = None) -> RouterSettings:
@@ -48,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         options: dict[str, Any] = {"dest": name, "default": None, "help": f"default: {shown}"}
         if isinstance(field.default, bool):
             options["action"] = argparse.BooleanOptionalAction
+        elif name in _JSON:
+            options["type"] = _json
+            options["metavar"] = "JSON"
         elif isinstance(field.default, tuple):
             options["type"] = _comma_separated
             options["metavar"] = "A,B"
@@ -55,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
             options["metavar"] = type(field.default).__name__.upper()
         parser.add_argument(flag, **options)
     return parser
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
 
 
 def _comma_separated(text: str) -> tuple[str, ...]:
