@@ -439,3 +439,201 @@ class ListReplicasResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["pair_checks", b"pair_checks", "replicas", b"replicas"]) -> None: ...
 
 Global___ListReplicasResponse: typing_extensions.TypeAlias = ListReplicasResponse
+
+@typing.final
+class GetOverviewRequest(google.protobuf.message.Message):
+    """Asks how the router does."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetOverviewRequest: typing_extensions.TypeAlias = GetOverviewRequest
+
+@typing.final
+class SloTally(google.protobuf.message.Message):
+    """Good and bad events of one promise over one window."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WINDOW_S_FIELD_NUMBER: builtins.int
+    GOOD_FIELD_NUMBER: builtins.int
+    BAD_FIELD_NUMBER: builtins.int
+    window_s: builtins.float
+    """Length of the window, seconds; 0 is since the start of the router."""
+    good: builtins.int
+    """Events that kept the promise."""
+    bad: builtins.int
+    """Events that broke it."""
+    def __init__(
+        self,
+        *,
+        window_s: builtins.float = ...,
+        good: builtins.int = ...,
+        bad: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bad", b"bad", "good", b"good", "window_s", b"window_s"]) -> None: ...
+
+Global___SloTally: typing_extensions.TypeAlias = SloTally
+
+@typing.final
+class SloStatus(google.protobuf.message.Message):
+    """One promise of the manifest, as far as this router knows."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    INDICATOR_FIELD_NUMBER: builtins.int
+    THRESHOLD_S_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    WINDOW_S_FIELD_NUMBER: builtins.int
+    TALLIES_FIELD_NUMBER: builtins.int
+    ATTAINMENT_FIELD_NUMBER: builtins.int
+    BUDGET_LEFT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name in the manifest."""
+    indicator: builtins.str
+    """What is measured, as in the manifest: "TimeToFirstToken", "Availability", ..."""
+    threshold_s: builtins.float
+    """An event at or below it is good, seconds; not set for Availability."""
+    target: builtins.float
+    """Promised share of good events, above 0 and below 1."""
+    window_s: builtins.float
+    """Length of the promise's own window, seconds."""
+    attainment: builtins.float
+    """Share of good events over the promise's window; not set before the first event."""
+    budget_left: builtins.float
+    """Share of the allowed bad events that is left; below 0 when overdrawn, not set before the first
+    event.
+    """
+    @property
+    def tallies(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SloTally]:
+        """The last minute, five minutes, hour, and since the start."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        indicator: builtins.str = ...,
+        threshold_s: builtins.float | None = ...,
+        target: builtins.float = ...,
+        window_s: builtins.float = ...,
+        tallies: collections.abc.Iterable[Global___SloTally] | None = ...,
+        attainment: builtins.float | None = ...,
+        budget_left: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_attainment", b"_attainment", "_budget_left", b"_budget_left", "_threshold_s", b"_threshold_s", "attainment", b"attainment", "budget_left", b"budget_left", "threshold_s", b"threshold_s"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_attainment", b"_attainment", "_budget_left", b"_budget_left", "_threshold_s", b"_threshold_s", "attainment", b"attainment", "budget_left", b"budget_left", "indicator", b"indicator", "name", b"name", "tallies", b"tallies", "target", b"target", "threshold_s", b"threshold_s", "window_s", b"window_s"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_attainment", b"_attainment"]) -> typing.Literal["attainment"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_budget_left", b"_budget_left"]) -> typing.Literal["budget_left"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_threshold_s", b"_threshold_s"]) -> typing.Literal["threshold_s"] | None: ...
+
+Global___SloStatus: typing_extensions.TypeAlias = SloStatus
+
+@typing.final
+class Latency(google.protobuf.message.Message):
+    """Percentiles of what was measured lately, seconds; all 0 without a value."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    P50_S_FIELD_NUMBER: builtins.int
+    P95_S_FIELD_NUMBER: builtins.int
+    P99_S_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    p50_s: builtins.float
+    """Median."""
+    p95_s: builtins.float
+    """95th percentile."""
+    p99_s: builtins.float
+    """99th percentile."""
+    count: builtins.int
+    """How many values there were."""
+    def __init__(
+        self,
+        *,
+        p50_s: builtins.float = ...,
+        p95_s: builtins.float = ...,
+        p99_s: builtins.float = ...,
+        count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "p50_s", b"p50_s", "p95_s", b"p95_s", "p99_s", b"p99_s"]) -> None: ...
+
+Global___Latency: typing_extensions.TypeAlias = Latency
+
+@typing.final
+class GetOverviewResponse(google.protobuf.message.Message):
+    """How the router does."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    UPTIME_S_FIELD_NUMBER: builtins.int
+    SLOS_FIELD_NUMBER: builtins.int
+    REQUESTS_PER_S_FIELD_NUMBER: builtins.int
+    FAILURES_PER_S_FIELD_NUMBER: builtins.int
+    OUTPUT_TOKENS_PER_S_FIELD_NUMBER: builtins.int
+    TIME_TO_FIRST_TOKEN_FIELD_NUMBER: builtins.int
+    TIME_PER_OUTPUT_TOKEN_FIELD_NUMBER: builtins.int
+    REQUEST_DURATION_FIELD_NUMBER: builtins.int
+    NUM_INFLIGHT_FIELD_NUMBER: builtins.int
+    NUM_QUEUED_FIELD_NUMBER: builtins.int
+    REPLICAS_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Served model name."""
+    uptime_s: builtins.float
+    """Since the router started, seconds."""
+    requests_per_s: builtins.float
+    """Requests that ended, per second, over the last minute."""
+    failures_per_s: builtins.float
+    """Of these, those that the service failed."""
+    output_tokens_per_s: builtins.float
+    """Tokens that left, per second, over the last minute."""
+    num_inflight: builtins.int
+    """Requests being served."""
+    num_queued: builtins.int
+    """Of these, those that no LLM replica has admitted yet."""
+    @property
+    def slos(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SloStatus]:
+        """Every promise, in the manifest's order."""
+
+    @property
+    def time_to_first_token(self) -> Global___Latency:
+        """Arrival to first token, of the last five minutes."""
+
+    @property
+    def time_per_output_token(self) -> Global___Latency:
+        """Mean time between tokens of complete answers, of the last five minutes."""
+
+    @property
+    def request_duration(self) -> Global___Latency:
+        """Arrival to end of complete answers, of the last five minutes."""
+
+    @property
+    def replicas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Replica]:
+        """By pool, then address."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        uptime_s: builtins.float = ...,
+        slos: collections.abc.Iterable[Global___SloStatus] | None = ...,
+        requests_per_s: builtins.float = ...,
+        failures_per_s: builtins.float = ...,
+        output_tokens_per_s: builtins.float = ...,
+        time_to_first_token: Global___Latency | None = ...,
+        time_per_output_token: Global___Latency | None = ...,
+        request_duration: Global___Latency | None = ...,
+        num_inflight: builtins.int = ...,
+        num_queued: builtins.int = ...,
+        replicas: collections.abc.Iterable[Global___Replica] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["request_duration", b"request_duration", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["failures_per_s", b"failures_per_s", "model", b"model", "num_inflight", b"num_inflight", "num_queued", b"num_queued", "output_tokens_per_s", b"output_tokens_per_s", "replicas", b"replicas", "request_duration", b"request_duration", "requests_per_s", b"requests_per_s", "slos", b"slos", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "uptime_s", b"uptime_s"]) -> None: ...
+
+Global___GetOverviewResponse: typing_extensions.TypeAlias = GetOverviewResponse

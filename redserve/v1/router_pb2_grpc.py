@@ -55,6 +55,11 @@ class RouterServiceStub(object):
                 request_serializer=redserve_dot_v1_dot_router__pb2.ListReplicasRequest.SerializeToString,
                 response_deserializer=redserve_dot_v1_dot_router__pb2.ListReplicasResponse.FromString,
                 _registered_method=True)
+        self.GetOverview = channel.unary_unary(
+                '/redserve.v1.RouterService/GetOverview',
+                request_serializer=redserve_dot_v1_dot_router__pb2.GetOverviewRequest.SerializeToString,
+                response_deserializer=redserve_dot_v1_dot_router__pb2.GetOverviewResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServiceServicer(object):
@@ -89,6 +94,13 @@ class RouterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetOverview(self, request, context):
+        """Returns how this router does: promises, traffic, latencies and replicas, in one answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.ListReplicas,
                     request_deserializer=redserve_dot_v1_dot_router__pb2.ListReplicasRequest.FromString,
                     response_serializer=redserve_dot_v1_dot_router__pb2.ListReplicasResponse.SerializeToString,
+            ),
+            'GetOverview': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOverview,
+                    request_deserializer=redserve_dot_v1_dot_router__pb2.GetOverviewRequest.FromString,
+                    response_serializer=redserve_dot_v1_dot_router__pb2.GetOverviewResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +239,33 @@ class RouterService(object):
             '/redserve.v1.RouterService/ListReplicas',
             redserve_dot_v1_dot_router__pb2.ListReplicasRequest.SerializeToString,
             redserve_dot_v1_dot_router__pb2.ListReplicasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOverview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redserve.v1.RouterService/GetOverview',
+            redserve_dot_v1_dot_router__pb2.GetOverviewRequest.SerializeToString,
+            redserve_dot_v1_dot_router__pb2.GetOverviewResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,7 +89,23 @@ _RouterServiceListReplicasType = typing_extensions.TypeVar(
     ],
 )
 
-class RouterServiceStub(typing.Generic[_RouterServiceGenerateType, _RouterServiceGetModelType, _RouterServiceGetTimelineType, _RouterServiceListReplicasType]):
+_RouterServiceGetOverviewType = typing_extensions.TypeVar(
+    '_RouterServiceGetOverviewType',
+    grpc.UnaryUnaryMultiCallable[
+        redserve.v1.router_pb2.GetOverviewRequest,
+        redserve.v1.router_pb2.GetOverviewResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        redserve.v1.router_pb2.GetOverviewRequest,
+        redserve.v1.router_pb2.GetOverviewResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        redserve.v1.router_pb2.GetOverviewRequest,
+        redserve.v1.router_pb2.GetOverviewResponse,
+    ],
+)
+
+class RouterServiceStub(typing.Generic[_RouterServiceGenerateType, _RouterServiceGetModelType, _RouterServiceGetTimelineType, _RouterServiceListReplicasType, _RouterServiceGetOverviewType]):
     """Answers questions about text and images."""
 
     @typing.overload
@@ -109,6 +125,10 @@ class RouterServiceStub(typing.Generic[_RouterServiceGenerateType, _RouterServic
         grpc.UnaryUnaryMultiCallable[
             redserve.v1.router_pb2.ListReplicasRequest,
             redserve.v1.router_pb2.ListReplicasResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            redserve.v1.router_pb2.GetOverviewRequest,
+            redserve.v1.router_pb2.GetOverviewResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -130,6 +150,10 @@ class RouterServiceStub(typing.Generic[_RouterServiceGenerateType, _RouterServic
             redserve.v1.router_pb2.ListReplicasRequest,
             redserve.v1.router_pb2.ListReplicasResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            redserve.v1.router_pb2.GetOverviewRequest,
+            redserve.v1.router_pb2.GetOverviewResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Generate: _RouterServiceGenerateType
@@ -143,6 +167,9 @@ class RouterServiceStub(typing.Generic[_RouterServiceGenerateType, _RouterServic
 
     ListReplicas: _RouterServiceListReplicasType
     """Returns the replicas that the router knows and their load."""
+
+    GetOverview: _RouterServiceGetOverviewType
+    """Returns how this router does: promises, traffic, latencies and replicas, in one answer."""
 
 RouterServiceAsyncStub: typing_extensions.TypeAlias = RouterServiceStub[
     grpc.aio.UnaryStreamMultiCallable[
@@ -160,6 +187,10 @@ RouterServiceAsyncStub: typing_extensions.TypeAlias = RouterServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         redserve.v1.router_pb2.ListReplicasRequest,
         redserve.v1.router_pb2.ListReplicasResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        redserve.v1.router_pb2.GetOverviewRequest,
+        redserve.v1.router_pb2.GetOverviewResponse,
     ],
 ]
 
@@ -197,5 +228,13 @@ class RouterServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[redserve.v1.router_pb2.ListReplicasResponse, collections.abc.Awaitable[redserve.v1.router_pb2.ListReplicasResponse]]:
         """Returns the replicas that the router knows and their load."""
+
+    @abc.abstractmethod
+    def GetOverview(
+        self,
+        request: redserve.v1.router_pb2.GetOverviewRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[redserve.v1.router_pb2.GetOverviewResponse, collections.abc.Awaitable[redserve.v1.router_pb2.GetOverviewResponse]]:
+        """Returns how this router does: promises, traffic, latencies and replicas, in one answer."""
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
