@@ -18,4 +18,6 @@ Importing this package imports nothing else; the modules marked `torch` import i
     language       LanguagePart: pruned model, KV layout, how rows enter it             (torch)
     positions      prompt_positions: position ids of a prompt, also for M-RoPE          (torch)
     devices        select_device, free_bytes, total_bytes                               (torch)
+    device_slab    DeviceSlab: memory of a device as a pool's memory                    (torch)
+    gpu_direct     whether a NIC reaches a GPU's memory, and how its writes become visible
 """

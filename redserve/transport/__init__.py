@@ -4,6 +4,7 @@ Modules:
 
     base          PeerInfo, Descriptor, and the Transport and Producer protocols
     slab          the memory of a pool: the host's or a device's
+    placement     which of the two, and why
     pages         which pages are free
     pool          one slab per process, and regions of it
     buffer        a tensor in one region or in many

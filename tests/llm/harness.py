@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
+from redserve.modeling.device_slab import DevicePiece
 from redserve.scheduling import FixedBudget, Scheduler, SchedulerConfig
 from redserve.telemetry.metrics import LLMMetrics
 from redserve_llm.engine import Engine, EngineConfig
@@ -196,4 +197,5 @@ class Driver:
 
 
 def _spoil(rows: ItemRows) -> None:
-    rows.data[:] = 0xFF  # NaN in every float format
+    data = rows.data.tensor().numpy() if isinstance(rows.data, DevicePiece) else rows.data
+    data[:] = 0xFF  # NaN in every float format

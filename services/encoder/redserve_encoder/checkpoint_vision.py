@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import torch
 
 from redserve.modeling.checkpoint import fingerprint
+from redserve.modeling.device_slab import DeviceSlab, device_memory
 from redserve.modeling.images import decode_image
 from redserve.modeling.parts import load_vision
 from redserve.modeling.processing import ItemProcessor
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from redserve.domain import ItemMetadata
     from redserve.modeling.parts import DtypeName
     from redserve.modeling.vision import VisionPart
+    from redserve.transport.placement import DeviceMemory
+    from redserve.transport.pool import Region
+    from redserve.transport.slab import Slab
 
 log = get_logger()
 
@@ -84,10 +88,17 @@ class CheckpointVision:
         """Bytes of the weights that are held."""
         return self._part.num_bytes
 
-    def adopt(self, memory: NDArray[np.uint8]) -> None:
-        """See `Vision`: page-locks the pool, so that the device writes into it at full speed."""
-        if self._part.device.type != "cuda":
-            return
+    @property
+    def device_memory(self) -> DeviceMemory | None:
+        """See `Vision`."""
+        return device_memory(self._part.device)
+
+    def adopt(self, memory: Slab) -> None:
+        """See `Vision`: page-locks host memory, so that the device writes into it at full speed."""
+        if memory.host is not None and self._part.device.type == "cuda":
+            self._pin(memory.host)
+
+    def _pin(self, memory: NDArray[np.uint8]) -> None:
         runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         code = runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)
         if int(code) != 0:
@@ -107,9 +118,7 @@ class CheckpointVision:
         num_bytes = sum(value.numel() * value.element_size() for value in item.pixels.values())
         return Prepared(item.metadata, item.pixels, num_bytes)
 
-    async def encode(
-        self, batch: Sequence[Prepared], destinations: Sequence[NDArray[np.uint8]]
-    ) -> list[int]:
+    async def encode(self, batch: Sequence[Prepared], destinations: Sequence[Region]) -> list[int]:
         """See `Vision`."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._encode, batch, destinations)
@@ -122,18 +131,17 @@ class CheckpointVision:
             runtime.cudaHostUnregister(self._pinned.ctypes.data)
             self._pinned = None
 
-    def _encode(
-        self, batch: Sequence[Prepared], destinations: Sequence[NDArray[np.uint8]]
-    ) -> list[int]:
+    def _encode(self, batch: Sequence[Prepared], destinations: Sequence[Region]) -> list[int]:
         try:
             pixels = [cast("dict[str, Tensor]", item.pixels) for item in batch]
             embeddings = self._part.encode(pixels)
             for item, embedding, destination in zip(batch, embeddings, destinations, strict=True):
                 if embedding.num_rows == item.metadata.num_rows:
                     rows = embedding.rows
-                    target = torch.from_numpy(destination).view(rows.dtype).view(rows.shape)
+                    target = _bytes(destination).view(rows.dtype).view(rows.shape)
                     target.copy_(rows, non_blocking=self._pinned is not None)
             if self._part.device.type == "cuda":
+                # The rows are offered next, and a NIC that reads them waits for no stream.
                 torch.cuda.current_stream(self._part.device).synchronize()
         except Exception:
             self._check_device()
@@ -149,3 +157,11 @@ class CheckpointVision:
             torch.cuda.empty_cache()  # it may have been memory
         except RuntimeError as error:
             raise DeviceLostError(f"{self._part.device} does not answer any more") from error
+
+
+def _bytes(region: Region) -> Tensor:
+    """A region's memory, uint8."""
+    slab = region.pool.slab
+    if isinstance(slab, DeviceSlab):
+        return slab.tensor[region.offset : region.offset + region.num_bytes]
+    return torch.from_numpy(region.view)

@@ -110,7 +110,7 @@ class Engine:
         try:
             counts = await self._parts.vision.encode(
                 [flight.pixels for flight in batch],
-                [flight.reserved.region.view for flight in batch],
+                [flight.reserved.region for flight in batch],
             )
         finally:
             end_ns = now_ns()

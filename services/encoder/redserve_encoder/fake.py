@@ -14,13 +14,16 @@ import numpy as np
 
 from redserve.domain import ItemMetadata
 from redserve.modeling.images import decode_image
+from redserve.transport.buffer import write
 from redserve_encoder.sizes import upright_size
 from redserve_encoder.vision import ModelInfo, Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from numpy.typing import NDArray
+    from redserve.transport.placement import DeviceMemory
+    from redserve.transport.pool import Region
+    from redserve.transport.slab import Slab
 
 CELL = 16
 """Edge in pixels of the square that one row stands for."""
@@ -75,7 +78,12 @@ class FakeVision:
         """See `Vision`."""
         return self._info
 
-    def adopt(self, memory: NDArray[np.uint8]) -> None:
+    @property
+    def device_memory(self) -> DeviceMemory | None:
+        """See `Vision`."""
+        return None
+
+    def adopt(self, memory: Slab) -> None:
         """See `Vision`."""
 
     def describe(self, data: bytes) -> ItemMetadata:
@@ -88,16 +96,14 @@ class FakeVision:
         metadata = _metadata(image.height, image.width)
         return Prepared(metadata, hashlib.sha256(data).digest(), num_bytes=len(image.tobytes()))
 
-    async def encode(
-        self, batch: Sequence[Prepared], destinations: Sequence[NDArray[np.uint8]]
-    ) -> list[int]:
+    async def encode(self, batch: Sequence[Prepared], destinations: Sequence[Region]) -> list[int]:
         """See `Vision`."""
         contents = tuple(cast("bytes", item.pixels) for item in batch)
         self.batches.append(contents)
         num_rows = [item.metadata.num_rows for item in batch]
         await self._wait(self._seconds_per_row * sum(num_rows))
         for content, rows, destination in zip(contents, num_rows, destinations, strict=True):
-            destination[:] = np.frombuffer(self.embedding(content, rows), np.uint8)
+            write(destination, 0, self.embedding(content, rows))
         return num_rows
 
     def embedding(self, content_hash: bytes, num_rows: int) -> bytes:

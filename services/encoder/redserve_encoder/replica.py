@@ -13,7 +13,7 @@ from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.metrics import EncoderMetrics, TransportMetrics, serve_metrics
 from redserve.transport.factory import make_producer
-from redserve.transport.pool import Pool
+from redserve.transport.placement import make_pool
 from redserve.v1.encoder_pb2_grpc import add_EncoderServiceServicer_to_server
 from redserve.wire.own_address import own_address
 from redserve.wire.server import ServiceServer
@@ -58,7 +58,7 @@ class EncoderReplica:
             vision: The model; closed by `close`.
 
         Raises:
-            ConfigError: The port is taken, or there is no such transport.
+            ConfigError: The port is taken, there is no such transport, or no room for the pool.
         """
         self.settings = settings
         self.registry = CollectorRegistry()
@@ -70,8 +70,8 @@ class EncoderReplica:
         self.address = settings.advertise_address or own_address(settings.grpc_host, port)
         name = settings.name or "encoder"
         metrics = EncoderMetrics(self.registry)
-        self.pool = Pool(settings.pool_bytes)
-        vision.adopt(self.pool.buffer)
+        self.pool = make_pool(settings.transport, settings.pool_bytes, vision.device_memory)
+        vision.adopt(self.pool.slab)
         self.producer = make_producer(
             settings.transport,
             self.pool,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from redserve.domain import ItemMetadata
+    from redserve.transport.placement import DeviceMemory
+    from redserve.transport.pool import Region
+    from redserve.transport.slab import Slab
 
 ITEM_SIZE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one number in each dtype that rows may have."""
@@ -67,7 +67,12 @@ class Vision(Protocol):
         """The checkpoint."""
         ...
 
-    def adopt(self, memory: NDArray[np.uint8]) -> None:
+    @property
+    def device_memory(self) -> DeviceMemory | None:
+        """Memory of the device that it computes on; None when that is the host's."""
+        ...
+
+    def adopt(self, memory: Slab) -> None:
         """Learn the memory in which all destinations will lie; once, before the first encode."""
         ...
 
@@ -92,13 +97,11 @@ class Vision(Protocol):
         """
         ...
 
-    async def encode(
-        self, batch: Sequence[Prepared], destinations: Sequence[NDArray[np.uint8]]
-    ) -> list[int]:
-        """Encode a batch and write each embedding to its destination.
+    async def encode(self, batch: Sequence[Prepared], destinations: Sequence[Region]) -> list[int]:
+        """Encode a batch and write each embedding to its destination; it is there on return.
 
         Called by one task at a time. `destinations[i]` holds exactly the bytes of
-        [num_layers, batch[i].metadata.num_rows, hidden_size], contiguous.
+        [num_layers, batch[i].metadata.num_rows, hidden_size], contiguous, in the memory of `adopt`.
 
         Returns:
             Rows that the model made of each item. Where the number is not the metadata's, the

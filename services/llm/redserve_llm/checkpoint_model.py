@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from redserve.modeling.checkpoint import fingerprint
+from redserve.modeling.device_slab import device_memory
 from redserve.modeling.devices import free_bytes, select_device
 from redserve.modeling.parts import load_language
 from redserve.modeling.tokenizer import load_tokenizer
 from redserve.telemetry.log import get_logger
+from redserve.transport.placement import place
 from redserve_llm.delivery import RowShape
 from redserve_llm.detokenizer import Vocabulary
 from redserve_llm.memory import plan_cache
@@ -43,11 +45,14 @@ def load_model(path: Path, settings: LLMSettings) -> Model:
     device = select_device(settings.device)
     part = load_language(path, device, settings.dtype)
     size = block_bytes(part.kv_layers, settings.block_size, part.dtype)
+    memory = device_memory(device)
+    arena = place(settings.transport, settings.arena_bytes, memory)
+    arena_bytes = settings.arena_bytes if arena.memory == "vram" else 0
     plan = plan_cache(
         settings,
         block_bytes=size,
         max_positions=part.max_positions,
-        free_bytes=free_bytes(device),
+        free_bytes=max(free_bytes(device) - arena_bytes, 0),
         is_cpu=device.type == "cpu",
     )
     cache = KVCache(part.kv_layers, plan.num_blocks, settings.block_size, part.dtype, device)
@@ -76,7 +81,7 @@ def load_model(path: Path, settings: LLMSettings) -> Model:
     )
     warm_up_tokens = _CPU_WARM_UP_TOKENS if device.type == "cpu" else settings.token_budget
     runner = TorchRunner(part, cache, warm_up_tokens=warm_up_tokens)
-    return Model(info, runner, Vocabulary(load_tokenizer(path)), _guess(part))
+    return Model(info, runner, Vocabulary(load_tokenizer(path)), _guess(part), memory)
 
 
 def _guess(part: LanguagePart) -> CostGuess:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from redserve.errors import InvalidArgument
 from redserve_llm.runner.interface import ITEM_SIZES, ItemRows
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from redserve.domain import SequenceKey
+    from redserve.modeling.device_slab import DevicePiece, DeviceSlab
     from redserve.telemetry.timeline import Bar
     from redserve.transport.base import PeerInfo
     from redserve.transport.pool import Region
@@ -147,7 +151,7 @@ class Delivery:
         assert self.region is not None
         num_layers, num_rows, hidden_size = self.announcement.shape
         dtype = self.announcement.dtype
-        return ItemRows(self.region.view, num_layers, num_rows, hidden_size, dtype)
+        return ItemRows(_bytes(self.region), num_layers, num_rows, hidden_size, dtype)
 
     def free(self) -> None:
         """Give the region back, if there is one."""
@@ -193,3 +197,11 @@ class Shelf:
             and slot.delivery.state is State.LANDED
             and not slot.delivery.is_put
         )
+
+
+def _bytes(region: Region) -> NDArray[np.uint8] | DevicePiece:
+    slab = region.pool.slab
+    if slab.host is not None:
+        return region.view
+    # There is one kind of device memory, and its module imports torch, which a fake does without.
+    return cast("DeviceSlab", slab).piece(region.offset, region.offset + region.num_bytes)

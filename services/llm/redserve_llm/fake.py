@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from redserve.domain import SamplingParams
 from redserve.errors import InternalError
 from redserve_llm.delivery import RowShape
@@ -106,7 +108,7 @@ class FakeRunner:
 def row_bytes(rows: ItemRows, row: int) -> bytes:
     """One row of every layer."""
     row_size = rows.hidden_size * ITEM_SIZES[rows.dtype]
-    layers = rows.data.reshape(rows.num_layers, rows.num_rows, row_size)
+    layers = np.asarray(rows.data).reshape(rows.num_layers, rows.num_rows, row_size)
     return layers[:, row].tobytes()
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redserve.domain import SamplingParams
+    from redserve.transport.placement import DeviceMemory
     from redserve_llm.delivery import RowShape
     from redserve_llm.detokenizer import Vocabulary
     from redserve_llm.runner.interface import ModelRunner
@@ -53,9 +54,11 @@ class Model:
         runner: Computes steps.
         vocabulary: Turns tokens into text.
         cost_guess: How long a step may take, before any was measured.
+        device_memory: Of the device that the runner computes on; None when that is the host's.
     """
 
     info: ModelInfo
     runner: ModelRunner
     vocabulary: Vocabulary
     cost_guess: CostGuess
+    device_memory: DeviceMemory | None = None

@@ -12,7 +12,7 @@ from redserve.scheduling import Scheduler, SchedulerConfig
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.metrics import LLMMetrics, TransportMetrics, serve_metrics
 from redserve.transport.factory import make_consumer
-from redserve.transport.pool import Pool
+from redserve.transport.placement import make_pool
 from redserve.v1.llm_pb2_grpc import add_LlmServiceServicer_to_server
 from redserve.wire.own_address import own_address
 from redserve.wire.server import ServiceServer
@@ -57,7 +57,7 @@ class LlmReplica:
             model: Owned by the replica from now on.
 
         Raises:
-            ConfigError: The port is taken, or there is no such transport.
+            ConfigError: The port is taken, there is no such transport, or no room for the arena.
         """
         self.settings = settings
         self.registry = CollectorRegistry()
@@ -69,7 +69,7 @@ class LlmReplica:
         self.address = settings.advertise_address or own_address(settings.grpc_host, port)
         info, name = model.info, settings.name or "llm"
         metrics = LLMMetrics(self.registry)
-        self.pool = Pool(settings.arena_bytes)
+        self.pool = make_pool(settings.transport, settings.arena_bytes, model.device_memory)
         self._puller = make_consumer(
             settings.transport, self.pool, name, self.address, TransportMetrics(self.registry)
         )

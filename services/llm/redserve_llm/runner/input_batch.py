@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from redserve.modeling.device_slab import DevicePiece
 from redserve_llm.attention.step import SequencePart
 
 if TYPE_CHECKING:
@@ -142,6 +143,15 @@ class BatchBuilder:
         """
         if not any(chunk.rows for chunk in batch.chunks):
             return None  # nothing is merged: such tokens are embedded like any other
+        try:
+            return torch.cat(self._pieces(batch, rows), dim=1)
+        finally:
+            if self.device.type == "cuda":
+                # Rows in memory of the device are still to be copied, or even half of them after
+                # an error; a NIC that writes the next ones to their place waits for no stream.
+                torch.cuda.current_stream(self.device).synchronize()
+
+    def _pieces(self, batch: MicroBatch, rows: RowSource) -> list[Tensor]:
         pieces: list[Tensor] = []
         for chunk in batch.chunks:
             filled = 0
@@ -153,7 +163,7 @@ class BatchBuilder:
                 )
                 filled = slice_.offset + slice_.row_end - slice_.row_start
             pieces += self._own_rows(chunk, filled, chunk.num_tokens)
-        return torch.cat(pieces, dim=1)
+        return pieces
 
     def _own_rows(self, chunk: ScheduledChunk, start: int, end: int) -> list[Tensor]:
         count = chunk.token_ids[start:end].count(self.image_token_id)
@@ -161,9 +171,11 @@ class BatchBuilder:
 
 
 def as_tensor(rows: ItemRows) -> Tensor:
-    """[num_layers, num_rows, hidden] on the CPU, sharing the arena's memory."""
+    """[num_layers, num_rows, hidden], sharing the arena's memory, the host's or the device's."""
     shape = (rows.num_layers, rows.num_rows, rows.hidden_size)
-    return torch.from_numpy(rows.data).view(DTYPES[rows.dtype]).view(shape)
+    data = rows.data
+    flat = data.tensor() if isinstance(data, DevicePiece) else torch.from_numpy(data)
+    return flat.view(DTYPES[rows.dtype]).view(shape)
 
 
 def _positions(plan: PromptPlan, chunk: ScheduledChunk) -> Tensor:

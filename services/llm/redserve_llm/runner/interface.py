@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from redserve.domain import SequenceKey, SequenceRequest
+    from redserve.modeling.device_slab import DevicePiece
     from redserve.scheduling.micro_batch import MicroBatch
 
 
@@ -21,14 +22,15 @@ class ItemRows:
 
     Attributes:
         data: uint8, num_layers * num_rows * hidden_size * item size bytes; row-major
-            [num_layers, num_rows, hidden_size]. Valid until the engine gave the rows up.
+            [num_layers, num_rows, hidden_size]. Valid until the engine gave the rows up. In
+            memory of a device they are a piece, which becomes an array by a copy.
         num_layers: 1 + number of deepstack layers.
         num_rows: Rows per layer.
         hidden_size: Columns.
         dtype: "float32", "bfloat16" or "float16".
     """
 
-    data: NDArray[np.uint8]
+    data: NDArray[np.uint8] | DevicePiece
     num_layers: int
     num_rows: int
     hidden_size: int
