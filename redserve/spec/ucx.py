@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PORT_RANGE: Final = "UCX_TCP_PORT_RANGE"
 """Also read from a manifest, since NetworkPolicies must say the same."""
 _RDMA_LIST: Final = "rc,cuda_copy,cuda_ipc,self"
-_TCP_LIST: Final = "tcp,cuda_copy"
+_TCP_LIST: Final = "tcp"
 _MAX_PORT: Final = 65_535
 
 
@@ -110,8 +110,8 @@ _RDMA: Final = UcxVariable(
 _TCP: Final = UcxVariable(
     "UCX_TLS",
     _TCP_LIST,
-    "TCP and nothing else carries bytes, so that what is measured is what was asked for; "
-    "`cuda_copy` only lets UCX recognise GPU memory.",
+    "TCP and nothing else, not even memory that two processes share, so that what is measured is "
+    "what was asked for. Embeddings lie in memory of the host, so nothing of CUDA is needed.",
 )
 _SEGMENTS: Final = (
     UcxVariable(
