@@ -96,6 +96,19 @@ class RouterMetrics:
             "redserve_replica_serving", "Whether a replica takes new work, 1 or 0",
             ["pool", "address"], registry=registry,
         )  # fmt: skip
+        self.slo_events = Counter(
+            "redserve_slo_events",
+            "Events that kept (good) or broke (bad) a promise of the manifest",
+            ["slo", "outcome"], registry=registry,
+        )  # fmt: skip
+        self.slo_objective = Gauge(
+            "redserve_slo_objective_ratio", "Promised share of good events", ["slo"],
+            registry=registry,
+        )  # fmt: skip
+        self.slo_threshold = Gauge(
+            "redserve_slo_threshold_seconds", "An event at or below it is good; latencies only",
+            ["slo"], registry=registry,
+        )  # fmt: skip
 
 
 class DiscoveryMetrics:

@@ -17,6 +17,7 @@ from redserve_router.dispatch.dispatcher import Dispatcher
 from redserve_router.dispatch.services import RouterServices
 from redserve_router.http.app import HttpDoor
 from redserve_router.http.server import HttpServer
+from redserve_router.ledger import Ledger
 from redserve_router.limits import Limits
 from redserve_router.media.addresses import system_resolver
 from redserve_router.media.collect import PictureCollector
@@ -106,6 +107,7 @@ class Router:
             metrics=metrics,
             timelines=TimelineStore(settings.num_timelines),
             limits=limits,
+            ledger=Ledger(settings.slos, metrics),
         )
         self.dispatcher = Dispatcher(services)
         self.server = ServiceServer(

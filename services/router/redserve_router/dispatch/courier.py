@@ -11,7 +11,6 @@ from redserve.errors import Cancelled, InternalError, Overloaded, RedServeError,
 from redserve.routing import ItemFacts, spread_items
 from redserve.telemetry.log import get_logger
 from redserve_router.clients.encoder import EncodeCall, Errand, Published
-from redserve_router.dispatch.item_state import Outcome
 from redserve_router.dispatch.retry_policy import backoff_s, may_try_again
 
 if TYPE_CHECKING:
@@ -243,7 +242,7 @@ class ItemCourier:
         """An encoder that is alive says that it cannot deliver an item."""
         state.failures[error.reason] += 1
         if not may_try_again(error, state.failures[error.reason]):
-            state.outcome = Outcome.FAILED
+            state.given_up()
             raise type(error)(error.message, field=state.picture.field)
         self._retry(encoder, [state], error)
 
@@ -258,7 +257,7 @@ class ItemCourier:
             for state in states:
                 state.failures[error.reason] += 1
                 if not may_try_again(error, state.failures[error.reason]):
-                    state.outcome = Outcome.FAILED
+                    state.given_up()
                     raise error
         self._retry(encoder, states, error)
 

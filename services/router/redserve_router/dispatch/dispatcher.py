@@ -12,6 +12,7 @@ from redserve.telemetry.transport_times import transport_times
 from redserve_router.deadline import Deadline
 from redserve_router.dispatch.item_state import Outcome
 from redserve_router.dispatch.life import RequestLife
+from redserve_router.dispatch.reckoning import reckon
 from redserve_router.timelines import TimelineBuilder
 from redserve_router.validate import check_question
 
@@ -55,7 +56,10 @@ class Dispatcher:
             RedServeError: Instead of the next event; nothing comes after it.
         """
         services = self._services
-        deadline = Deadline(services.limits.request_timeout_s if timeout_s is None else timeout_s)
+        deadline = Deadline(
+            services.limits.request_timeout_s if timeout_s is None else timeout_s,
+            from_client=timeout_s is not None,
+        )
         timeline = TimelineBuilder(question.request_id, services.name, question.received_ns)
         events: asyncio.Queue[AnswerEvent | None] = asyncio.Queue()
         life = RequestLife(question, services, deadline, timeline, events.put_nowait)
@@ -128,7 +132,6 @@ class Dispatcher:
         metrics = self._services.metrics
         metrics.requests.labels(code).inc()
         ended = timeline.build()
-        metrics.duration.observe((ended.finished_ns - question.received_ns) / 1e9)
         metrics.prompt_tokens.inc(life.num_prompt_tokens)
         metrics.output_tokens.inc(len(life.made))
         for state in life.items:
@@ -136,15 +139,17 @@ class Dispatcher:
                 metrics.items.labels(state.outcome.value).inc()
             elif code not in ("OK", Cancelled.grpc_code):
                 metrics.items.labels(Outcome.FAILED.value).inc()
-        if ended.first_token_ns:
-            metrics.ttft.observe((ended.first_token_ns - question.received_ns) / 1e9)
+        reckoned = reckon(life, ended, code)
+        self._services.ledger.note(reckoned)
+        metrics.duration.observe(reckoned.duration_s)
+        if reckoned.first_token_s is not None:
+            metrics.ttft.observe(reckoned.first_token_s)
         if life.num_prompt_tokens:
             self._services.timelines.keep(ended)
         if code != "OK":
             return
-        if len(life.made) > 1:
-            decode_ns = ended.finished_ns - ended.first_token_ns
-            metrics.tpot.observe(decode_ns / 1e9 / (len(life.made) - 1))
+        if reckoned.time_per_output_token_s is not None:
+            metrics.tpot.observe(reckoned.time_per_output_token_s)
         if ended.overlap_ratio is not None:
             metrics.overlap_ratio.observe(ended.overlap_ratio)
         for item in transport_times(ended.bars):

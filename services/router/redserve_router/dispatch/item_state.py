@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from redserve.telemetry.clock import now_ns
+
 if TYPE_CHECKING:
     from redserve.domain import Item
     from redserve.errors import RedServeError
@@ -27,6 +29,9 @@ class ItemState:
     """What is known of one item now.
 
     Attributes:
+        dispatched_ns: When it was sent to an encoder, the first of the attempts without success
+            since the last success; 0 before that.
+        ended_ns: When its embedding was published or it was given up; 0 while it is on its way.
         attempt: How often it was dispatched. The LLM replica's `lost_attempt` is compared with it,
             so it counts on over generations and is 0 for an item that was never dispatched.
         outcome: As known now; None while it is on its way.
@@ -38,6 +43,8 @@ class ItemState:
 
     item: Item
     picture: Picture
+    dispatched_ns: int = 0
+    ended_ns: int = 0
     attempt: int = 0
     outcome: Outcome | None = None
     avoid: set[str] = field(default_factory=set)
@@ -53,12 +60,20 @@ class ItemState:
     def begin_attempt(self) -> None:
         """It is dispatched (again)."""
         self.attempt += 1
+        if self.outcome is not None or not self.dispatched_ns:
+            self.dispatched_ns, self.ended_ns = now_ns(), 0
         self.outcome = None
 
     def arrived(self, *, cached: bool) -> None:
         """The LLM replica has been told where to get it."""
         self.outcome = Outcome.ENCODER_CACHED if cached else Outcome.ENCODED
+        self.ended_ns = now_ns()
         self.num_retries = 0
+
+    def given_up(self) -> None:
+        """No encoder can deliver it."""
+        self.outcome = Outcome.FAILED
+        self.ended_ns = now_ns()
 
     def failed_on(self, address: str, error: RedServeError) -> None:
         """An encoder did not deliver it; another one may."""

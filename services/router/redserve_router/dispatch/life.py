@@ -49,9 +49,11 @@ class RequestLife:
         send: Takes every event of the answer, in order.
 
     Attributes:
+        deadline: As given.
         items: State of every item, once the pictures are known.
         num_prompt_tokens: 0 until the prompt is known.
         made: Tokens sent to the client.
+        last_token_ns: When the last of them left; 0 before that.
         admitted_ns: When an LLM replica first queued it; 0 before that.
         used_encoders: Encoders that may hold something for it.
         finished: The last event of its last generation.
@@ -65,15 +67,16 @@ class RequestLife:
         timeline: TimelineBuilder,
         send: Callable[[AnswerEvent], None],
     ) -> None:
+        self.deadline = deadline
         self.items: tuple[ItemState, ...] = ()
         self.num_prompt_tokens = 0
         self.made: list[int] = []
+        self.last_token_ns = 0
         self.admitted_ns = 0
         self.used_encoders: set[EncoderReplica] = set()
         self.finished: SequenceFinished | None = None
         self._question = question
         self._services = services
-        self._deadline = deadline
         self._timeline = timeline
         self._send = send
         self._lost: dict[str, int] = {}
@@ -86,7 +89,7 @@ class RequestLife:
             RedServeError: What the client hears instead of a last event.
         """
         try:
-            async with asyncio.timeout_at(self._deadline.at) as scope:
+            async with asyncio.timeout_at(self.deadline.at) as scope:
                 await self._run()
         except TimeoutError as error:
             if not scope.expired():
@@ -94,12 +97,12 @@ class RequestLife:
             raise self._too_late() from error
         except DeadlineExceeded as error:
             # A call that was given the rest of our time may notice first.
-            if self._deadline.remaining_s() > LAST_MOMENT_S:
+            if self.deadline.remaining_s() > LAST_MOMENT_S:
                 raise
             raise self._too_late() from error
 
     async def _run(self) -> None:
-        prepared = await prepare(self._question, self._services, self._deadline, self._timeline)
+        prepared = await prepare(self._question, self._services, self.deadline, self._timeline)
         self.num_prompt_tokens = len(prepared.token_ids)
         self.items = tuple(
             ItemState(item, picture)
@@ -141,7 +144,7 @@ class RequestLife:
             generation=request.key.generation,
             llm=llm,
             received_ns=self._question.received_ns,
-            deadline=self._deadline,
+            deadline=self.deadline,
         )
 
         def hire_courier(group: asyncio.TaskGroup) -> ItemCourier:
@@ -217,8 +220,11 @@ class RequestLife:
         )
 
     def _on_tokens(self, event: NewTokens) -> None:
-        if event.tokens and not self.made:
-            self._timeline.first_token_ns = now_ns()
+        if event.tokens:
+            self.last_token_ns = now_ns()
+            if not self.made:
+                self._timeline.first_token_ns = self.last_token_ns
+            self._services.ledger.note_tokens(len(event.tokens))
         self.made.extend(token.token_id for token in event.tokens)
         self._send(event)
 
@@ -242,5 +248,5 @@ class RequestLife:
         else:
             stage = "while the images and the prompt were prepared"
         return DeadlineExceeded(
-            f"no complete answer within {self._deadline.timeout_s:g} s; it ended {stage}"
+            f"no complete answer within {self.deadline.timeout_s:g} s; it ended {stage}"
         )

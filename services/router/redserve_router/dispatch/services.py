@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redserve.telemetry.metrics import RouterMetrics
+    from redserve_router.ledger import Ledger
     from redserve_router.limits import Limits
     from redserve_router.media.collect import PictureCollector
     from redserve_router.metadata import MetadataBook
@@ -29,6 +30,7 @@ class RouterServices:
         metrics: Counts of this router.
         timelines: The last finished ones.
         limits: Patience and room.
+        ledger: What was promised and what came of it.
     """
 
     name: str
@@ -40,3 +42,4 @@ class RouterServices:
     metrics: RouterMetrics
     timelines: TimelineStore
     limits: Limits
+    ledger: Ledger
