@@ -6,13 +6,13 @@ posts it: it must not be the event loop.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
 from redserve.telemetry.log import get_logger
 from redserve.transport.cutting import transfers
+from redserve.transport.nixl.inbox import Inbox
 from redserve.transport.nixl.library import Agent, AgentError, Peer
 from redserve.transport.nixl.reads import Read
 
@@ -66,7 +66,7 @@ class Endpoint:
         self._pool = pool
         self._name = name
         self._make_agent = make_agent
-        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._calls = Inbox()
         self._reads: list[Read] = []
         self._peers: set[str] = set()
         self._going: set[str] = set()  # of these: to be removed with the last read from them
@@ -166,10 +166,10 @@ class Endpoint:
         if self._reads:
             still_s = time.monotonic() - moved_at
             pause_s = min(max(still_s / _PATIENCE, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
-        try:
-            self._calls.get(timeout=pause_s)()
-        except queue.Empty:
+        call = self._calls.take(pause_s)
+        if call is None:
             return False
+        call()
         return True
 
     def _step(self) -> bool:
