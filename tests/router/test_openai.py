@@ -161,7 +161,7 @@ async def test_typed_errors():
 
 
 async def test_error_in_mid_stream_ends_it():
-    async with cluster() as c, client_of(c) as client:
+    async with cluster(llm_grace_s=0) as c, client_of(c) as client:
 
         async def die(n, context):
             if n == 2:
