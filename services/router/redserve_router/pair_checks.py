@@ -1,16 +1,18 @@
 """Measures how fast embeddings go from each encoder to each LLM replica, when both begin to serve.
 
 In the background: no request waits for a check, and readiness does not depend on any. Bounds, for
-pools of any size: one check at a time per LLM replica, `MAX_RUNNING` at once in all, one begun
-every `MIN_INTERVAL_S` (a check reads at most 32 MiB twice, which makes 0.7 GB/s in the whole
-cluster; 100 encoders and 100 LLM replicas take 17 minutes), `MAX_PAIRS` in memory. Every router
-checks by itself; an LLM replica that is being checked for another one is busy.
+pools of any size: one check at a time per LLM replica and per encoder (two would take more of
+their room and measure each other), `MAX_RUNNING` at once in all, one begun every `MIN_INTERVAL_S`
+(a check reads at most 32 MiB twice, which makes 0.7 GB/s in the whole cluster; 100 encoders and
+100 LLM replicas take 17 minutes), `MAX_PAIRS` in memory. Every router checks by itself; an LLM
+replica that is being checked for another one is busy.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from redserve.errors import Overloaded, RedServeError
@@ -18,7 +20,7 @@ from redserve.telemetry.log import get_logger
 from redserve_router.pair_book import PairBook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from redserve_router.pair_book import PairReport
     from redserve_router.replicas.encoder import EncoderReplica
@@ -46,7 +48,7 @@ class PairChecks:
 
     def __init__(self, pools: ReplicaPools) -> None:
         self._pools = pools
-        self._pace = _Pace()
+        self._turns = _Turns()
         self._watches: dict[LlmReplica, _LlmWatch] = {}
         self._settling: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -83,7 +85,7 @@ class PairChecks:
             self._watches.pop(llm).cancel()
         for llm in llms:
             if llm not in self._watches:
-                self._watches[llm] = _LlmWatch(llm, self._partners, self._pace)
+                self._watches[llm] = _LlmWatch(llm, self._partners, self._turns)
             self._watches[llm].wake()
 
     def _partners(self, llm: LlmReplica) -> list[EncoderReplica]:
@@ -99,26 +101,36 @@ class PairChecks:
         return [encoder for encoder, _ in zip(partners, range(most), strict=False)]
 
 
-class _Pace:
-    """Lets few checks run at once, and begin one after the other."""
+class _Turns:
+    """Lets few checks run at once, one per encoder, and begin one after the other.
+
+    Attributes:
+        taken: Addresses of encoders that are being checked, or are about to be.
+        blocked: Called when one of them is free again, once.
+    """
 
     def __init__(self) -> None:
+        self.taken: set[str] = set()
+        self.blocked: set[Callable[[], None]] = set()
         self._slots = asyncio.Semaphore(MAX_RUNNING)
         self._next_start = 0.0
 
-    async def __aenter__(self) -> None:
-        await self._slots.acquire()
-        now = asyncio.get_running_loop().time()
-        start = max(now, self._next_start)
-        self._next_start = start + MIN_INTERVAL_S
+    @asynccontextmanager
+    async def of(self, encoder: str) -> AsyncIterator[None]:
+        """Around a check of an encoder that is not taken."""
+        self.taken.add(encoder)
         try:
-            await asyncio.sleep(start - now)
-        except asyncio.CancelledError:
-            self._slots.release()
-            raise
-
-    async def __aexit__(self, *_exc: object) -> None:
-        self._slots.release()
+            async with self._slots:
+                now = asyncio.get_running_loop().time()
+                start = max(now, self._next_start)
+                self._next_start = start + MIN_INTERVAL_S
+                await asyncio.sleep(start - now)
+                yield
+        finally:
+            self.taken.discard(encoder)
+            blocked, self.blocked = self.blocked, set()
+            for wake in blocked:
+                wake()
 
 
 class _LlmWatch:
@@ -128,11 +140,11 @@ class _LlmWatch:
         self,
         llm: LlmReplica,
         partners: Callable[[LlmReplica], list[EncoderReplica]],
-        pace: _Pace,
+        turns: _Turns,
     ) -> None:
         self._llm = llm
         self._partners = partners
-        self._pace = pace
+        self._turns = turns
         self._book = PairBook(llm.address)
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
@@ -161,20 +173,27 @@ class _LlmWatch:
         while True:
             self._changed.clear()
             self._meet()
-            if not self._book.due(self._loop.time()):
-                await self._wait()
-                continue
-            async with self._pace:
-                partners = self._meet()  # it may have been long
-                due = self._book.due(self._loop.time())
-                if due:
-                    # By chance, so that LLM replicas do not all begin with the same encoder.
-                    await self._check(partners[random.choice(due)])
+            due = self._book.due(self._loop.time())
+            free = [encoder for encoder in due if encoder not in self._turns.taken]
+            if free:
+                # By chance, so that LLM replicas do not all go for the same one.
+                await self._take_turn(random.choice(free))
+            elif due:
+                self._turns.blocked.add(self.wake)
+                await self._changed.wait()
+            else:
+                await self._wait_until(self._book.next_due_at())
 
-    async def _wait(self) -> None:
-        """Until the pools change or a pair is due."""
+    async def _take_turn(self, address: str) -> None:
+        async with self._turns.of(address):
+            encoder = self._meet().get(address)  # the turn may have come late
+            if encoder is not None and address in self._book.due(self._loop.time()):
+                await self._check(encoder)
+
+    async def _wait_until(self, due_at: float | None) -> None:
+        """Until the pools change, or then."""
         try:
-            async with asyncio.timeout_at(self._book.next_due_at()):
+            async with asyncio.timeout_at(due_at):
                 await self._changed.wait()
         except TimeoutError:
             return
