@@ -59,7 +59,8 @@ class OperatorProcess:
                 "http_port": self.port,
                 "leader_election": False,
                 "debounce_s": 0.1,
-                "lease_duration_s": 3.0,
+                # A machine that is busy with other things must not cost the Lease.
+                "lease_duration_s": 30.0,
                 "lease_renew_s": 0.5,
                 **settings,
             }
@@ -287,10 +288,26 @@ class Cluster:
             and states["Progressing"]["reason"] == "RolloutComplete"
         )
 
-    def until_settled(self, service: str, timeout_s: float = 40.0) -> Manifest:
+    def until_settled(self, service: str, timeout_s: float = 60.0) -> Manifest:
         """Wait for that; returns the status."""
         eventually(lambda: self.is_settled(service), timeout_s=timeout_s)
         return self.status(service)
+
+    def until_as(self, service: str, before: dict[str, Any], timeout_s: float = 60.0) -> None:
+        """Wait until it looks as it did in an earlier `snapshot`; fails with what does not."""
+        differs: dict[str, tuple[Any, Any]] = {}
+
+        def is_as_before() -> bool:
+            now = self.snapshot(service)
+            pairs = {key: (before.get(key), now.get(key)) for key in before.keys() | now.keys()}
+            differs.clear()
+            differs.update({key: pair for key, pair in pairs.items() if pair[0] != pair[1]})
+            return not differs
+
+        try:
+            eventually(is_as_before, timeout_s=timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; before and now: {differs}") from None
 
     def events(self, service: str) -> list[str]:
         """Reasons of its events, in order."""

@@ -69,7 +69,7 @@ class Client:
             raise
         return found
 
-    def wait(self, name: str, condition: Callable[[Pod], object], *, timeout_s: float = 30) -> Pod:
+    def wait(self, name: str, condition: Callable[[Pod], object], *, timeout_s: float = 60) -> Pod:
         """The pod, once the condition holds for it."""
 
         def look() -> Pod | None:
@@ -84,7 +84,7 @@ class Client:
         assert found is not None
         return found
 
-    def wait_gone(self, name: str, *, timeout_s: float = 30) -> None:
+    def wait_gone(self, name: str, *, timeout_s: float = 60) -> None:
         eventually(lambda: self.get(name) is None, timeout_s=timeout_s)
 
     def events(self, name: str) -> list[str]:

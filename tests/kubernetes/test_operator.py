@@ -238,7 +238,7 @@ def test_foreign_edits_are_healed_in_every_kind(cluster: Cluster) -> None:
         cluster.patch(kind, child["metadata"]["name"], EDITS[kind])
         edited.add(kind)
     assert edited == set(EDITS)
-    eventually(lambda: cluster.snapshot("demo") == before)
+    cluster.until_as("demo", before)
 
 
 def test_a_label_that_is_taken_away_comes_back(cluster: Cluster) -> None:
@@ -269,7 +269,7 @@ def test_deleted_children_are_made_again(cluster: Cluster) -> None:
 
     eventually(all_new)
     cluster.until_settled("demo")
-    eventually(lambda: cluster.snapshot("demo") == before)
+    cluster.until_as("demo", before)
 
 
 @pytest.mark.parametrize("propagation", ["Background", "Foreground"])
@@ -292,7 +292,7 @@ def test_a_deleted_service_may_come_back_at_once(cluster: Cluster) -> None:
     cluster.delete("RedService", "demo")
     cluster.apply(service())
     second = cluster.until_settled("demo")
-    eventually(lambda: cluster.snapshot("demo") == before)
+    cluster.until_as("demo", before)
     assert first["updateRevision"] == second["updateRevision"]
     owner = cluster.get("RedService", "demo")
     assert owner is not None
@@ -316,7 +316,7 @@ def test_a_pod_that_the_api_server_refuses_is_told_in_its_words(cluster: Cluster
     }
     cluster.apply(service())
     cluster.until_settled("demo")
-    eventually(lambda: cluster.snapshot("demo") == before)
+    cluster.until_as("demo", before)
 
 
 def test_a_misspelt_field_of_a_pod_template_is_refused_before_anything_is_made(

@@ -54,7 +54,7 @@ def leads(operator: OperatorProcess) -> bool:
 def test_a_killed_leader_is_followed(
     control_plane: ControlPlane, namespace: str, pair: Callable[..., tuple[OperatorProcess, ...]]
 ) -> None:
-    first, second = pair(leader_election=True)
+    first, second = pair(leader_election=True, lease_duration_s=8.0)
     cluster = Cluster(control_plane, namespace)
     first.start().until_ready()
     second.start().until_ready()

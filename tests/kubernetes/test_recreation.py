@@ -83,15 +83,13 @@ def owners(cluster: Cluster) -> set[str]:
     }
 
 
-def is_whole(cluster: Cluster, before: Manifest) -> bool:
+def until_whole(cluster: Cluster, before: Manifest) -> None:
     """As before, and everything belongs to the RedService that there is now."""
+    cluster.until_settled("demo")
+    cluster.until_as("demo", before)
     owner = cluster.get("RedService", "demo")
-    return (
-        owner is not None
-        and cluster.is_settled("demo")
-        and cluster.snapshot("demo") == before
-        and owners(cluster) == {owner["metadata"]["uid"]}
-    )
+    assert owner is not None
+    assert owners(cluster) == {owner["metadata"]["uid"]}
 
 
 def told(operator: OperatorProcess, *words: str) -> list[str]:
@@ -118,7 +116,7 @@ def test_what_is_left_of_the_old_one_is_no_obstacle(
         owner = cluster.get("RedService", "demo")
         assert owner is not None
         eventually(lambda: owners(cluster) == {owner["metadata"]["uid"]})
-    eventually(lambda: is_whole(cluster, before), timeout_s=60.0)
+    until_whole(cluster, before)
     assert not told(operator, cluster.namespace, "refused")
 
 
@@ -136,7 +134,7 @@ def test_a_size_that_was_asked_of_the_old_one_is_not_inherited(
         cluster.delete("RedService", "demo")
         cluster.apply(scaled())
         cluster.until_condition("demo", "Accepted", status="True")
-    eventually(lambda: is_whole(cluster, before), timeout_s=60.0)
+    until_whole(cluster, before)
 
 
 def test_accounts_that_leave_before_pods_are_tried(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], *, timeout_s: float = 30.0, poll_s: float = 0.05) -> T:
+def eventually(condition: Callable[[], T], *, timeout_s: float = 60.0, poll_s: float = 0.05) -> T:
     """The first true value of a condition; fails with its last value when none comes in time."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
@@ -23,7 +23,7 @@ def eventually(condition: Callable[[], T], *, timeout_s: float = 30.0, poll_s: f
 
 
 async def eventually_async(
-    condition: Callable[[], Awaitable[T]], *, timeout_s: float = 30.0, poll_s: float = 0.05
+    condition: Callable[[], Awaitable[T]], *, timeout_s: float = 60.0, poll_s: float = 0.05
 ) -> T:
     """The same for a condition that is awaited."""
     deadline = time.monotonic() + timeout_s
