@@ -10,7 +10,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from redserve.wire.router_client import PairStatus, ReplicaStatus
+    from redserve.wire.replicas import ReplicaStatus
+    from redserve.wire.router_client import PairStatus
 
 MAX_ROWS: Final = 24
 """Pairs that are shown one by one; of more, the failed and the slowest ones come first."""

@@ -12,6 +12,8 @@ from redserve.v1 import router_pb2 as pb
 from redserve.v1 import router_pb2_grpc, types_pb2
 from redserve.wire.channel import open_channel
 from redserve.wire.errors import from_rpc_error
+from redserve.wire.overview import overview_from_proto
+from redserve.wire.replicas import replica_from_proto
 from redserve.wire.types import finish_reason_from_proto, timeline_from_proto, usage_from_proto
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from redserve.domain import FinishReason, Usage
     from redserve.telemetry.timeline import Timeline
+    from redserve.wire.overview import Overview
+    from redserve.wire.replicas import ReplicaStatus
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 """Deadline of the calls that only ask for a fact, seconds."""
@@ -84,25 +88,6 @@ class ModelCard:
     family: str
     max_model_length: int
     max_images: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaStatus:
-    """An encoder or LLM replica as the router sees it.
-
-    Attributes:
-        pool: "encoder" or "llm".
-        address: host:port.
-        serving: Whether it takes new work.
-        transport: Data path in use; empty before the router has met it.
-        load: Figures for people.
-    """
-
-    pool: str
-    address: str
-    serving: bool
-    transport: str
-    load: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,15 +185,18 @@ class RouterClient:
         with _translated():
             answer = await self._stub.ListReplicas(pb.ListReplicasRequest(), timeout=timeout_s)
         return Pools(
-            replicas=tuple(
-                ReplicaStatus(one.pool, one.address, one.serving, one.transport, dict(one.load))
-                for one in answer.replicas
-            ),
+            replicas=tuple(replica_from_proto(one) for one in answer.replicas),
             pairs=tuple(
                 PairStatus(one.encoder, one.llm, one.transport, one.gb_per_s, one.error)
                 for one in answer.pair_checks
             ),
         )
+
+    async def overview(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> Overview:
+        """How the router does: promises, traffic, latencies and replicas."""
+        with _translated():
+            answer = await self._stub.GetOverview(pb.GetOverviewRequest(), timeout=timeout_s)
+        return overview_from_proto(answer)
 
     @property
     def _stub(self) -> router_pb2_grpc.RouterServiceAsyncStub:

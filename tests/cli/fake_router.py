@@ -48,6 +48,40 @@ def timeline(request_id: str) -> types_pb2.Timeline:
     )
 
 
+def overview() -> pb.GetOverviewResponse:
+    """A service that keeps one promise, breaks another and has not begun a third."""
+
+    def tallies(good: int, bad: int) -> list[pb.SloTally]:
+        windows = (60.0, 300.0, 3600.0, 0.0)
+        return [pb.SloTally(window_s=window_s, good=good, bad=bad) for window_s in windows]
+
+    return pb.GetOverviewResponse(
+        model="fake",
+        uptime_s=3723.0,
+        slos=[
+            pb.SloStatus(
+                name="first", indicator="TimeToFirstToken", threshold_s=0.8, target=0.99,
+                window_s=2_419_200.0, tallies=tallies(999, 1), attainment=0.999, budget_left=0.9,
+            ),
+            pb.SloStatus(
+                name="up", indicator="Availability", target=0.999, window_s=86_400.0,
+                tallies=tallies(90, 10), attainment=0.9, budget_left=-99.0,
+            ),
+            pb.SloStatus(
+                name="encode", indicator="EncodeLatency", threshold_s=0.02, target=0.5,
+                window_s=3600.0, tallies=tallies(0, 0),
+            ),
+        ],
+        requests_per_s=1.25,
+        failures_per_s=0.125,
+        output_tokens_per_s=40.0,
+        time_to_first_token=pb.Latency(p50_s=0.123, p95_s=0.5, p99_s=2.5, count=75),
+        time_per_output_token=pb.Latency(p50_s=0.0123, p95_s=0.02, p99_s=0.03, count=70),
+        num_inflight=7,
+        num_queued=2,
+    )  # fmt: skip
+
+
 class FakeRouter(router_pb2_grpc.RouterServiceServicer):
     """Says what it was asked; `requests` remembers."""
 
@@ -56,6 +90,8 @@ class FakeRouter(router_pb2_grpc.RouterServiceServicer):
         self.waiting = threading.Event()
         self.cancelled = threading.Event()
         self.pairs: list[pb.PairCheck] = []
+        self.overview = overview()
+        self.num_overviews = 0
         self._replicas = replicas or {"127.0.0.1:7010": "encoder", "127.0.0.1:7030": "llm"}
 
     async def Generate(self, request: pb.GenerateRequest, _context: Any) -> AsyncIterator[Any]:  # noqa: N802
@@ -89,19 +125,25 @@ class FakeRouter(router_pb2_grpc.RouterServiceServicer):
         return pb.GetTimelineResponse(timeline=timeline(request.request_id or "the-last"))
 
     async def ListReplicas(self, _request: Any, _context: Any) -> Any:  # noqa: N802
-        return pb.ListReplicasResponse(
-            replicas=[
-                pb.Replica(
-                    pool=pool,
-                    address=address,
-                    serving=True,
-                    transport="grpc",
-                    load={"queued_rows": 3},
-                )
-                for address, pool in self._replicas.items()
-            ],
-            pair_checks=self.pairs,
-        )
+        return pb.ListReplicasResponse(replicas=self._all(), pair_checks=self.pairs)
+
+    async def GetOverview(self, _request: Any, _context: Any) -> pb.GetOverviewResponse:  # noqa: N802
+        answer = pb.GetOverviewResponse(replicas=self._all())
+        answer.MergeFrom(self.overview)
+        self.num_overviews += 1
+        return answer
+
+    def _all(self) -> list[pb.Replica]:
+        return [
+            pb.Replica(
+                pool=pool,
+                address=address,
+                serving=True,
+                transport="grpc",
+                load={"queued_rows": 3},
+            )
+            for address, pool in self._replicas.items()
+        ]
 
 
 async def serve(router: FakeRouter, host: str, port: int) -> ServiceServer:

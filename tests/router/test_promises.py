@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from redserve.slo import INDICATORS, Objective
+from redserve.wire.router_client import RouterClient
 from tests.router.cluster import Cluster, cluster, picture, question
 from tests.router.fake_encoder import BreakCall, Fail, Hang, Publish
 
@@ -182,9 +183,11 @@ class waiting:  # noqa: N801  # reads as a phrase
 
     async def __aenter__(self) -> asyncio.Task[Any]:
         c = self._c
+        journal = c.encoders[0].journal
+        num_calls = len(journal.all("encode"))
         c.encoders[0].act = lambda *_: Hang()
         self._task = asyncio.create_task(c.ask(question(picture("red")), **self._options))
-        await c.encoders[0].journal.wait_count("encode", 1, 20.0)
+        await journal.wait_count("encode", num_calls + 1, 20.0)
         return self._task
 
     async def __aexit__(self, *_exc: object) -> None:
@@ -235,3 +238,37 @@ async def test_the_deadline_of_the_service_is_always_its_own_fault():
             with pytest.raises(grpc.aio.AioRpcError):
                 await asking
         assert events(c) == {**BROKEN, "encodelatency": BAD}
+
+
+async def test_the_overview_says_how_it_goes():
+    slos = (*promises(NEVER_LATE_S)[:1], *promises(ALWAYS_LATE_S)[3:])
+    async with cluster(slos=slos) as c, RouterClient(c.router.server.address) as client:
+        before = await client.overview()
+        assert [slo.attainment for slo in before.slos] == [None, None, None]
+        for _ in range(3):
+            await c.ask(question("what", picture("red")))
+        async with waiting(c):
+            after = await client.overview()
+        assert after.model == "tiny"
+        assert after.uptime_s > before.uptime_s
+        first, latency, up = after.slos
+        assert [slo.name for slo in after.slos] == [
+            "timetofirsttoken", "requestlatency", "availability",
+        ]  # fmt: skip
+        assert (first.attainment, first.budget_left) == (1.0, 1.0)
+        assert (up.attainment, up.threshold_s) == (1.0, None)
+        assert (latency.attainment, latency.threshold_s) == (0.0, ALWAYS_LATE_S)
+        assert latency.budget_left == pytest.approx(-9.0)
+        assert [(t.window_s, t.good, t.bad) for t in latency.tallies] == [
+            (window_s, 0, 3) for window_s in (60.0, 300.0, 3600.0, 0.0)
+        ]
+        assert after.time_to_first_token.count == after.request_duration.count == 3
+        assert 0 < after.time_to_first_token.p50_s <= after.request_duration.p99_s
+        assert after.requests_per_s > 0
+        assert after.output_tokens_per_s == pytest.approx(5 * after.requests_per_s)
+        assert after.num_inflight == 1
+        assert [(one.pool, one.address, one.serving) for one in after.replicas] == [
+            ("encoder", c.encoders[0].address, True),
+            ("llm", c.llms[0].address, True),
+        ]
+        assert all(one.load for one in after.replicas)

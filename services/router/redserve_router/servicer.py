@@ -12,9 +12,11 @@ from redserve.errors import InvalidArgument, Unavailable
 from redserve.telemetry.clock import now_ns
 from redserve.v1 import router_pb2 as pb
 from redserve.v1.router_pb2_grpc import RouterServiceServicer
+from redserve.wire.overview import overview_to_proto
 from redserve.wire.router import finished_event, started_event, tokens_event
 from redserve.wire.types import timeline_to_proto
 from redserve_router.answer import NewTokens, Started
+from redserve_router.overview import overview
 from redserve_router.question import (
     Message,
     PictureBytes,
@@ -111,6 +113,14 @@ class RouterServicer(RouterServiceServicer):
             response.pair_checks.extend(map(_pair_to_proto, pairs))
             await asyncio.sleep(0)  # thousands of pairs must not hold up requests
         return response
+
+    async def GetOverview(  # noqa: N802
+        self,
+        _request: pb.GetOverviewRequest,
+        _context: grpc.aio.ServicerContext[pb.GetOverviewRequest, pb.GetOverviewResponse],
+    ) -> pb.GetOverviewResponse:
+        """How this router does."""
+        return overview_to_proto(overview(self._dispatcher, self._services))
 
 
 def _pair_to_proto(pair: PairReport) -> pb.PairCheck:

@@ -35,13 +35,18 @@ class Dispatcher:
 
     def __init__(self, services: RouterServices) -> None:
         self._services = services
-        self._num_inflight = 0
+        self._living: set[RequestLife] = set()
         self._clean_ups: set[asyncio.Task[None]] = set()
 
     @property
     def num_inflight(self) -> int:
         """Requests being served."""
-        return self._num_inflight
+        return len(self._living)
+
+    @property
+    def num_queued(self) -> int:
+        """Of these, those that no LLM replica has admitted yet."""
+        return sum(not life.admitted_ns for life in self._living)
 
     async def answer(
         self, question: Question, timeout_s: float | None
@@ -84,8 +89,8 @@ class Dispatcher:
         metrics = self._services.metrics
         code = InternalError.grpc_code
         metrics.queue_requests.inc()
-        self._num_inflight += 1
-        metrics.inflight.set(self._num_inflight)
+        self._living.add(life)
+        metrics.inflight.set(self.num_inflight)
         try:
             self._check_room()
             check_question(question, self._services.model_name)
@@ -100,8 +105,8 @@ class Dispatcher:
             log.info("request cancelled", request=question.sequence_id, num_tokens=len(life.made))
             raise
         finally:
-            self._num_inflight -= 1
-            metrics.inflight.set(self._num_inflight)
+            self._living.discard(life)
+            metrics.inflight.set(self.num_inflight)
             if not life.admitted_ns:
                 metrics.queue_requests.dec()
             self._account(life, question, timeline, code)
@@ -110,7 +115,7 @@ class Dispatcher:
 
     def _check_room(self) -> None:
         limit = self._services.limits.max_inflight_requests
-        if self._num_inflight > limit:
+        if self.num_inflight > limit:
             raise Overloaded(
                 f"{limit} requests are being served, which is the limit; try again later",
                 retry_after_s=RETRY_AFTER_S,
