@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from redserve.wire.replicas import ReplicaStatus
     from redserve.wire.router_client import PairStatus
@@ -18,10 +18,11 @@ MAX_ROWS: Final = 24
 
 
 def replica_table(replicas: Sequence[ReplicaStatus], names: Mapping[str, str]) -> Table:
-    """One row per replica; `names` has those of known addresses."""
+    """One row per replica; `names` has those of known addresses, in the order to show them."""
     table = _table("REPLICA", "STATE", "TRANSPORT")
     table.add_column("LOAD")
-    for replica in replicas:
+    place = _places(names)
+    for replica in sorted(replicas, key=lambda replica: place(replica.address)):
         table.add_row(
             names.get(replica.address, f"{replica.pool} {replica.address}"),
             "serving" if replica.serving else "not serving",
@@ -32,9 +33,12 @@ def replica_table(replicas: Sequence[ReplicaStatus], names: Mapping[str, str]) -
 
 
 def pair_table(pairs: Sequence[PairStatus], names: Mapping[str, str]) -> Table:
-    """One row per pair, or those that matter most."""
+    """One row per pair in the order of `names`, or those that matter most."""
     table = _table("ENCODER", "LLM", "TRANSPORT", "GB/S")
-    shown = pairs if len(pairs) <= MAX_ROWS else sorted(pairs, key=_urgency)[:MAX_ROWS]
+    place = _places(names)
+    shown = sorted(pairs, key=lambda pair: (place(pair.llm), place(pair.encoder)))
+    if len(pairs) > MAX_ROWS:
+        shown = sorted(shown, key=_urgency)[:MAX_ROWS]
     for pair in shown:
         table.add_row(
             names.get(pair.encoder, pair.encoder),
@@ -55,6 +59,12 @@ def pair_lines(pairs: Sequence[PairStatus]) -> list[str]:
     if speeds:
         line += f"; {min(speeds):.3g} to {max(speeds):.3g} GB/s, median {median(speeds):.3g}"
     return [line, f"shown are the {MAX_ROWS} that are worst; --json has all"]
+
+
+def _places(names: Mapping[str, str]) -> Callable[[str], int]:
+    """Where an address comes; all that have no name come last, as they are."""
+    places = {address: place for place, address in enumerate(names)}
+    return lambda address: places.get(address, len(places))
 
 
 def _table(*columns: str) -> Table:

@@ -12,9 +12,10 @@ import pytest
 from redserve import __version__
 from redserve.cli.chat import Conversation, printable
 from redserve.cli.main import main
+from redserve.cli.pool_tables import pair_table, replica_table
 from redserve.local.state import ProcessState, ServiceState, hold
 from redserve.v1 import router_pb2 as pb
-from redserve.wire.router_client import Choices
+from redserve.wire.router_client import Choices, PairStatus, ReplicaStatus
 from tests.cli.fake_router import FakeRouter, running
 from tests.spec.manifests import EXAMPLES, ROOT
 
@@ -216,6 +217,15 @@ def pair(encoder: str, gb_per_s: float = 0.0, error: str = "") -> pb.PairCheck:
     return pb.PairCheck(
         encoder=encoder, llm="127.0.0.1:7030", transport=transport, gb_per_s=gb_per_s, error=error
     )
+
+
+def test_rows_come_in_the_order_of_the_processes() -> None:
+    names = {"h:9": "encoder-0", "h:5": "encoder-1", "h:1": "llm-0"}
+    pairs = [PairStatus(encoder, "h:1", "grpc", 1.0, "") for encoder in ("h:2", "h:5", "h:9")]
+    assert list(pair_table(pairs, names).columns[0].cells) == ["encoder-0", "encoder-1", "h:2"]
+    replicas = [ReplicaStatus("encoder", pair.encoder, True, "grpc", {}) for pair in pairs]
+    shown = list(replica_table(replicas, names).columns[0].cells)
+    assert shown == ["encoder-0", "encoder-1", "encoder h:2"]
 
 
 def test_status_tells_what_is_not_measured(
