@@ -15,7 +15,8 @@ from redserve.cli.main import main
 from redserve.cli.pool_tables import pair_table, replica_table
 from redserve.local.state import ProcessState, ServiceState, hold
 from redserve.v1 import router_pb2 as pb
-from redserve.wire.router_client import Choices, PairStatus, ReplicaStatus
+from redserve.wire.replicas import ReplicaStatus
+from redserve.wire.router_client import Choices, PairStatus
 from tests.cli.fake_router import FakeRouter, running
 from tests.spec.manifests import EXAMPLES, ROOT
 
