@@ -7,9 +7,12 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
+from redserve.modeling.device_slab import CudaMemory
 from redserve.scheduling import SchedulerConfig
 from redserve.spec.ucx import ucx_environment
+from redserve.transport.placement import Placement
 from tests.e2e.line import KV_CACHE_BYTES, running_line
 from tests.llm.prompts import conversation, picture
 from tests.support.tiny_checkpoints import TINY_FAMILIES, reference_generate, tiny_checkpoint
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 NUM_TOKENS = 8
 NUM_TOKENS_TIGHT = 40
 NUM_IMAGES = (2, 0, 8, 1, 3, 0, 5, 4)
+ON_DEVICE = Placement("vram", "a test says so")
 
 # Memory that does not hold the requests that may run at once: sequences are preempted, and the
 # embeddings that they had used are delivered again.
@@ -82,6 +86,28 @@ async def test_served_tokens_are_equal_over_nixl(
     tcp = {"transport": "tcp"}
     async with running_line(path, encoder=tcp, engine=tcp) as line:
         assert line.engine._puller.transport == "tcp"
+        assert await ask_all(line, 7) == expected
+        line.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen3_vl"])
+async def test_served_tokens_are_equal_with_embeddings_in_device_memory(
+    family: str, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The CPU's memory, which nobody may look at from the host. The peers have no RDMA: they read
+    # and write it by gRPC.
+    memory = CudaMemory(torch.device("cpu"))
+    for module in ("redserve_encoder.checkpoint_vision", "redserve_llm.checkpoint_model"):
+        monkeypatch.setattr(f"{module}.device_memory", lambda _: memory)
+    monkeypatch.setattr("redserve.transport.placement.choose", lambda *_, **__: ON_DEVICE)
+    path = tiny_checkpoint(family, checkpoints)
+    expected = [
+        reference_generate(path, messages, images, NUM_TOKENS) for messages, images in questions(7)
+    ]
+    async with running_line(path) as line:
+        pools = [line.engine.pool, *(encoder.pool for encoder in line.encoders)]
+        assert [pool.slab.memory for pool in pools] == ["vram"] * 3
+        assert await ask_all(line, 7) == expected
         assert await ask_all(line, 7) == expected
         line.assert_nothing_is_left()
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
+from redserve.modeling.device_slab import DeviceSlab
 from redserve.modeling.parts import load_language
 from redserve_llm.detokenizer import Vocabulary
 from redserve_llm.runner.kv_cache import KVCache
@@ -18,6 +22,7 @@ from tests.support.tiny_checkpoints import TINY_FAMILIES, tiny_checkpoint
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from redserve_llm.runner.interface import ItemRows
 NUM_IMAGES = (2, 0, 1, 8, 0, 3, 1)
 BLOCK = 8
 ROOMY = 400
@@ -72,8 +77,10 @@ def _jobs(prompts: list[Prompt]) -> list[Job]:
     ]
 
 
-def _check(driver: Driver, prompts: list[Prompt]) -> None:
+def _check(driver: Driver, prompts: list[Prompt], *, on_device: bool = False) -> None:
     jobs = _jobs(prompts)
+    if on_device:
+        jobs = [Job(job.request, partial(_device_rows, job)) for job in jobs]
     recorder = driver.run(jobs)
     for job, prompt in zip(jobs, prompts, strict=True):
         assert tuple(recorder.tokens[job.request.key]) == prompt.answer, job.request.key
@@ -107,8 +114,12 @@ def test_preemption_in_a_tiny_cache(bench: Bench, prompts: list[Prompt]) -> None
     assert num_preemptions > 0
 
 
-def test_embeddings_late_doubled_and_taken_back(bench: Bench, prompts: list[Prompt]) -> None:
-    _check(bench.driver(seed=11, budget=40, min_chunk=3, drops=0.3), prompts)
+@pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
+def test_embeddings_late_doubled_and_taken_back(
+    bench: Bench, prompts: list[Prompt], on_device: bool
+) -> None:
+    driver = bench.driver(seed=11, budget=40, min_chunk=3, drops=0.3)
+    _check(driver, prompts, on_device=on_device)
 
 
 def test_the_prefix_cache_changes_nothing(bench: Bench, prompts: list[Prompt]) -> None:
@@ -122,7 +133,14 @@ def test_the_prefix_cache_changes_nothing(bench: Bench, prompts: list[Prompt]) -
         assert tuple(recorder.tokens[job.request.key]) == prompt.answer
 
 
-def _renamed(request: Any, name: str) -> Any:
-    from dataclasses import replace
+def _device_rows(job: Job, index: int) -> ItemRows:
+    """The rows of an item, in memory that the host has no view on."""
+    rows = job.rows(index)
+    data = np.asarray(rows.data)
+    slab = DeviceSlab(len(data), torch.device("cpu"))
+    slab.write(0, data.tobytes())
+    return replace(rows, data=slab.piece(0, len(data)))
 
+
+def _renamed(request: Any, name: str) -> Any:
     return replace(request, key=replace(request.key, request_id=name + request.key.request_id))
