@@ -77,10 +77,14 @@ class Agenda:
         return service
 
     def done(self, service: ServiceKey, now: float, again_after_s: float | None = None) -> None:
-        """Its worker is done with it; look again after this time, None: when something changes."""
+        """Its worker is done with it; look again after this time, None: when something changes.
+
+        Never before the debounce is over: a look that asks for itself must not starve the others.
+        """
         item = self._items[service]
         item.failures = 0
-        self._give_back(service, item, now, again_after_s)
+        after = None if again_after_s is None else max(self.debounce_s, again_after_s)
+        self._give_back(service, item, now, after)
 
     def failed(
         self, service: ServiceKey, now: float, chance: float, at_least_s: float | None = None

@@ -46,8 +46,10 @@ class WorkQueue:
     async def take(self) -> ServiceKey | None:
         """Wait for a service that is due; its caller owes `done` or `failed`.
 
-        None when the queue has been closed.
+        None when the queue has been closed. Lets other tasks run first, even when one is due: a
+        worker whose looks need no answer of anybody would else keep the event loop to itself.
         """
+        await asyncio.sleep(0)
         while True:
             if self._closed:
                 return None

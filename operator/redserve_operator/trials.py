@@ -54,12 +54,15 @@ class Trials:
         return None if last is None or self._clock() >= last.over_at else last.probed
 
     def again_after_s(self, service: ServiceKey) -> float | None:
-        """When pods that were refused are to be tried again, seconds; None: they were not."""
+        """When pods that were refused are to be tried again, seconds; None: they were not.
+
+        0 when that is over already: whoever does not try them then has to `forget`.
+        """
         last = self._last.get(service)
         if last is None or not last.num_refused:
             return None
         return max(0.0, last.over_at - self._clock())
 
     def forget(self, service: ServiceKey) -> None:
-        """The service is gone."""
+        """The service is gone, or nobody asks for a trial of it any more."""
         self._last.pop(service, None)

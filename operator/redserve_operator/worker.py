@@ -60,7 +60,8 @@ class Worker:
         store: The cache.
         hands: Carry out what was decided.
         decide: The pure decision.
-        debounce_s: Time from acting to looking at what came of it, seconds.
+        debounce_s: Time from acting to looking at what came of it, and the shortest between two
+            looks that the service itself asks for, seconds.
         resync_s: Longest time between two looks at a service, seconds.
     """
 
@@ -99,6 +100,9 @@ class Worker:
 
     async def _step(self, service: ServiceKey, observed: Observed) -> Outcome:
         plan = self._decide(service, observed, datetime.now(UTC))
+        if observed.probed is None and not plan.probe:
+            # It has run out and nobody asks (paused, say): it must not ask for a look again.
+            self._trials.forget(service)
         if plan.probe:
             await self._probe(service, plan)
             again = self._decide_again(service)
@@ -121,7 +125,7 @@ class Worker:
         # Spread, so that services that came up together are not looked at together for ever.
         resync = self._resync_s * (0.9 + 0.1 * random.random())
         wishes = (resync, plan.requeue_after_s, self._trials.again_after_s(service))
-        again = min(wish for wish in wishes if wish is not None)
+        again = max(self._debounce_s, min(wish for wish in wishes if wish is not None))
         if not plan.actions and not wrote_status:
             return Outcome("unchanged", again)
         log.info(

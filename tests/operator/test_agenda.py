@@ -54,6 +54,14 @@ def test_a_sooner_wish_replaces_a_later_one_and_never_the_other_way(agenda: Agen
     assert agenda.next_due() == pytest.approx(2.3)
 
 
+def test_a_look_that_asks_for_the_next_at_once_waits_for_the_debounce(agenda: Agenda) -> None:
+    agenda.add(A, 0.0)
+    assert agenda.take(1.0) == A
+    agenda.done(A, 1.0, again_after_s=0.0)
+    assert agenda.take(1.29) is None
+    assert agenda.next_due() == pytest.approx(1.3)
+
+
 def test_failures_wait_longer_each_time_until_a_success(agenda: Agenda) -> None:
     now, waits = 0.0, []
     agenda.add(A, now)

@@ -47,6 +47,26 @@ async def test_a_failed_service_comes_back(queue: WorkQueue) -> None:
     assert queue.oldest_s() == 0.0
 
 
+async def test_a_service_that_asks_for_itself_at_once_starves_nobody() -> None:
+    for debounce_s in (0.0, 0.01):
+        queue = WorkQueue(debounce_s, Backoff(0.01, 0.02))
+        looks = 0
+
+        async def work(queue: WorkQueue = queue) -> None:
+            nonlocal looks
+            while looks < 100_000 and (service := await queue.take()) is not None:
+                looks += 1
+                queue.done(service, again_after_s=0.0)
+
+        queue.add(A)
+        working = asyncio.create_task(work())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        queue.close()
+        await asyncio.wait_for(working, 5.0)
+        assert looks <= 20
+
+
 async def test_a_closed_queue_lets_its_workers_go(queue: WorkQueue) -> None:
     waiting = asyncio.create_task(queue.take())
     await asyncio.sleep(0)

@@ -15,6 +15,7 @@ from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete, Ev
 from redserve_operator.keys import ServiceKey
 from redserve_operator.kube.errors import Forbidden, Invalid, KubeError, NamespaceEnds, Retryable
 from redserve_operator.store.cache import Store
+from redserve_operator.trials import Trials
 from redserve_operator.worker import Outcome, Worker
 from tests.operator.fake_kube import FakeKube
 from tests.operator.samples import child, pod, service
@@ -265,6 +266,25 @@ async def test_pods_are_tried_first_and_the_result_is_remembered(desk: Desk) -> 
     assert desk.seen[0].probed == expected
 
 
+async def test_a_refused_trial_that_nobody_asks_about_any_more_is_forgotten(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(desk.worker, "_trials", Trials(lambda: now))
+    desk.kube.refuse["dry_run", "Pod"] = Invalid("no such priority class", status=422)
+    outcome = await desk.look(probe_plan(), Plan(requeue_after_s=60.0))
+    assert outcome.again_after_s == 2.0
+    # Paused, or refused by a check before any pod is tried, when the trial runs out.
+    now += 2.0
+    for _ in range(2):
+        outcome = await desk.look(Plan())
+        assert outcome.again_after_s is not None
+        assert outcome.again_after_s > 500.0
+    # Whoever asks again begins anew.
+    outcome = await desk.look(probe_plan(), Plan(requeue_after_s=60.0))
+    assert outcome.again_after_s == 2.0
+
+
 @pytest.mark.parametrize(
     ("message", "refused"),
     [
@@ -338,4 +358,6 @@ async def test_an_event_that_cannot_be_told_is_no_failure(desk: Desk) -> None:
 
 async def test_the_plan_says_when_to_look_again(desk: Desk) -> None:
     assert await desk.look(Plan(requeue_after_s=5.0)) == Outcome("unchanged", 5.0)
-    assert await desk.look(Plan(requeue_after_s=0.0, status={})) == Outcome("acted", 0.0)
+    # Never at once: a look that asks for itself without end would starve everybody else.
+    assert await desk.look(Plan(requeue_after_s=0.0, status={})) == Outcome("acted", 0.3)
+    assert await desk.look(Plan(requeue_after_s=0.0)) == Outcome("unchanged", 0.3)
