@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from tests.e2e.service import ROOT, START_S, Service, manifest_text, rest_of
 from tests.support.tiny_checkpoints import tiny_checkpoint
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.timeout(240)
 
 FAMILY = "qwen2_5_vl"
 ENCODERS = ("encoder-0", "encoder-1")
+DEMO_S = 200.0
 BYTES = "redserve_transport_bytes_total"
 
 
@@ -69,6 +71,26 @@ def test_an_encoder_killed_while_it_is_read_from(service: Service) -> None:
         START_S,
     )
     assert rest_of(service.ask(40, 3))[0] == service.expected(40, 3)
+
+
+def test_the_demo_answers_right(tmp_path: Path) -> None:
+    manifest = yaml.safe_load((ROOT / "examples/redservice.yaml").read_text())
+    manifest["spec"]["model"]["uri"] = f"file://{ROOT / 'examples/demo-model'}"
+    manifest["spec"]["transport"] = {"type": "TCP"}
+    path = tmp_path / "redservice.yaml"
+    path.write_text(yaml.safe_dump(manifest))
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "examples/demo.py"), "--file", str(path)),
+            *("--http-port", "0", "--grpc-port", "0"),
+        ],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path / "run"), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEMO_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(Path("/sys/class/infiniband").exists(), reason="this machine has RDMA")
