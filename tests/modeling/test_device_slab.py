@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -132,8 +134,9 @@ def test_copies_do_not_wait_for_the_models_stream() -> None:
     device = torch.device("cuda", 0)
     slab = DeviceSlab(1 << 20, device)
     slab.write(0, b"x" * 1024)  # whatever is slow the first time
-    done = torch.cuda.Event()
-    torch.cuda._sleep(2_000_000_000)  # a second of the default stream
+    cuda: Any = torch.cuda
+    done = cuda.Event()
+    cuda._sleep(2_000_000_000)  # a second of the default stream
     done.record()
     slab.write(0, b"y" * 1024)
     assert bytes(slab.read(0, 1024)) == b"y" * 1024

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from redserve.transport import placement
 from redserve.transport.factory import KINDS
+from redserve.transport.nixl import rdma
 from redserve.transport.placement import choose, make_pool, place
 from redserve.transport.slab import HostSlab
 
@@ -53,16 +53,16 @@ def test_what_is_missing_is_told() -> None:
 
 def test_the_device_is_asked_only_where_rdma_is_possible(monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device("no peermem")
-    monkeypatch.setattr(placement.rdma, "missing", lambda *_: "no RDMA device")
+    monkeypatch.setattr(rdma, "missing", lambda *_: "no RDMA device")
     assert place("auto", 4096, device).why == "no RDMA: no RDMA device"
     assert device.num_asked == 0
-    monkeypatch.setattr(placement.rdma, "missing", lambda *_: None)
+    monkeypatch.setattr(rdma, "missing", lambda *_: None)
     assert place("auto", 4096, device).why == "no peermem"
     assert device.num_asked == 1
 
 
 def test_a_pool_is_made_where_it_shall_lie(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement.rdma, "missing", lambda *_: None)
+    monkeypatch.setattr(rdma, "missing", lambda *_: None)
     device = Device()
     make_pool("tcp", 4096, device)
     make_pool("auto", 4096, None)
