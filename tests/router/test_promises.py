@@ -213,7 +213,7 @@ async def test_a_client_that_leaves_late_has_waited_too_long():
 
 
 async def ask_until_its_deadline(c: Cluster) -> None:
-    async with waiting(c, timeout=1.0) as asking:
+    async with waiting(c, timeout=2.0) as asking:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await asking
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -233,7 +233,7 @@ async def test_a_deadline_that_leaves_enough_is_missed_by_the_service():
 
 
 async def test_the_deadline_of_the_service_is_always_its_own_fault():
-    async with with_promises(fair_deadline_s=100.0, request_timeout_s=1.0) as c:
+    async with with_promises(fair_deadline_s=100.0, request_timeout_s=2.0) as c:
         async with waiting(c) as asking:
             with pytest.raises(grpc.aio.AioRpcError):
                 await asking
