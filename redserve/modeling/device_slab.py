@@ -75,6 +75,15 @@ class DeviceSlab:
         self._driver = driver
         self._flushes = driver is not None and can_flush(driver, self.device_id)
 
+    def enter_thread(self) -> None:
+        """Make the device's context current in the calling thread.
+
+        Raises:
+            RuntimeError: The device does not answer.
+        """
+        if self._driver is not None:
+            self._driver.enter_thread(self.device_id)
+
     def read(self, start: int, end: int) -> memoryview:
         """A copy on the host; blocks until it is there."""
         self.flush()

@@ -38,6 +38,10 @@ class Driver(Protocol):
         """Make what NICs wrote visible. Raises RuntimeError: it cannot."""
         ...
 
+    def enter_thread(self, device: int) -> None:
+        """Make torch's context of a device current in this thread. Raises RuntimeError."""
+        ...
+
 
 def why_unreachable(
     driver: Driver, device: int, *, machine: str = platform.machine(), peermem: Path = _PEERMEM
@@ -107,6 +111,10 @@ class CudaDriver:
             self._call("cuFlushGPUDirectRDMAWrites", ctypes.c_int(_CURRENT_CONTEXT), scope)
         finally:
             self._call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+
+    def enter_thread(self, device: int) -> None:
+        """See `Driver`."""
+        self._call("cuCtxSetCurrent", self._context(device))
 
     def _context(self, device: int) -> ctypes.c_void_p:
         """The context that torch computes in; retained once and for ever."""

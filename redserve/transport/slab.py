@@ -47,6 +47,14 @@ class Slab(Protocol):
         """The bytes, uint8 of shape [num_bytes]; None when they are not host memory."""
         ...
 
+    def enter_thread(self) -> None:
+        """Prepare the calling thread for work with this memory, for good.
+
+        Raises:
+            RuntimeError: The device does not answer.
+        """
+        ...
+
     def read(self, start: int, end: int) -> memoryview:
         """Bytes [start, end): the memory itself on the host, a copy of a device's."""
         ...
@@ -73,6 +81,9 @@ class HostSlab:
         self.host.fill(0)
         self.num_bytes = num_bytes
         self.address = self.host.ctypes.data
+
+    def enter_thread(self) -> None:
+        """See `Slab`."""
 
     def read(self, start: int, end: int) -> memoryview:
         """See `Slab`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import torch
 
 from redserve.modeling.device_slab import CudaMemory, DeviceSlab, device_memory
 from redserve.transport.buffer import RegionList, read, write
+from redserve.transport.nixl.endpoint import Endpoint
+from redserve.transport.nixl.library import AgentError
 from redserve.transport.pool import Pool
 
 CPU = torch.device("cpu")
@@ -26,12 +30,16 @@ class CountingDriver:
     def __init__(self, options: int) -> None:
         self.options = options
         self.flushed: list[int] = []
+        self.entered: list[tuple[int, str]] = []
 
     def attribute(self, device: int, number: int) -> int:
         return self.options
 
     def flush(self, device: int) -> None:
         self.flushed.append(device)
+
+    def enter_thread(self, device: int) -> None:
+        self.entered.append((device, threading.current_thread().name))
 
 
 def pool_on(device: torch.device, num_bytes: int = 1 << 20) -> Pool:
@@ -91,6 +99,14 @@ def test_what_a_nic_wrote_is_flushed_before_it_is_read() -> None:
     slab.read(0, 3)
     np.asarray(slab.piece(0, 3))
     assert driver.flushed == [0, 0, 0]
+
+
+def test_the_thread_that_owns_the_agent_has_the_devices_context() -> None:
+    driver = CountingDriver(options=1)
+    pool = Pool(4096, make_slab=lambda size: DeviceSlab(size, CPU, driver))
+    with suppress(AgentError):  # it is not really a GPU's memory
+        Endpoint(pool, "agent-of-a-test").close()
+    assert driver.entered == [(0, "nixl")]
 
 
 def test_nothing_is_flushed_where_the_device_cannot() -> None:

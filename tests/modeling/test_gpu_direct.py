@@ -25,6 +25,8 @@ class FakeDriver:
     def flush(self, device: int) -> None:
         raise AssertionError("nobody asked for that")
 
+    enter_thread = flush
+
 
 def why(attributes: dict[int, int], machine: str = "x86_64", peermem: str = "/none") -> str | None:
     driver = FakeDriver({**GOOD, **attributes})

@@ -75,6 +75,8 @@ class Agent:
         config.syncMode = bindings.NIXL_THREAD_SYNC_NONE
         config.captureTelemetry = False
         try:
+            # UCX exports GPU memory to the NIC only in a thread that has the GPU's context.
+            slab.enter_thread()
             self._agent: Any = bindings.nixlAgent(name, config)
             # "peer": the death of the other end is an error, and not silence.
             self._agent.createBackend("UCX", {"ucx_error_handling_mode": "peer"})
