@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from redserve.cluster import labels
 from redserve.telemetry.log import get_logger
-from redserve_operator.kube.kinds import REDSERVICE
+from redserve_operator.kube.kinds import OF_A_SERVICE, REDSERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -98,7 +97,7 @@ class Audit:
         self.deaf = frozenset(deaf)
 
     async def _list(self, kind: Kind) -> list[Listed]:
-        selector = "" if kind is REDSERVICE else labels.SERVICE
+        selector = "" if kind is REDSERVICE else OF_A_SERVICE
         found: list[Listed] = []
         for namespace in self._namespaces:
             listing = await self._client.list_metadata(kind, namespace, selector)

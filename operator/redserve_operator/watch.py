@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import kopf
 
-from redserve.cluster import labels
 from redserve_operator.kube.access import bearer_token
-from redserve_operator.kube.kinds import REDSERVICE
+from redserve_operator.kube.kinds import OF_A_SERVICE, REDSERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,9 +113,7 @@ def _kopf_settings(kinds: Sequence[Kind], request_timeout_s: float) -> kopf.Oper
     settings.queueing.idle_timeout = _IDLE_S
     for kind in kinds:
         if kind is not REDSERVICE:
-            settings.watching.label_selectors[kind.group, kind.version, kind.plural] = (
-                labels.SERVICE
-            )
+            settings.watching.label_selectors[kind.group, kind.version, kind.plural] = OF_A_SERVICE
     # What it says at "info" is about its own tasks; what it says at "error" ends it anyhow.
     logging.getLogger("kopf").setLevel(logging.WARNING)
     return settings

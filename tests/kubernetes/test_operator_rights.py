@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from redserve.cluster import labels
 from tests.helm.chart import NAMESPACE, RELEASE, template
 from tests.kubernetes import definitions
 from tests.kubernetes.operators import (
@@ -88,6 +89,9 @@ def test_rights_in_the_named_namespaces_are_enough(
         leader_election=True,
         **in_a_pod(control_plane, home, tmp_path / "account"),
     ) as operator:
+        # The label with an empty value names no service, and holds up none.
+        strange = {"metadata": {"name": "strange", "labels": {labels.SERVICE: ""}}}
+        control_plane.api.post(f"/api/v1/namespaces/{served}/configmaps", strange)
         operator.until_ready()
         elsewhere = Cluster(control_plane, other)
         elsewhere.apply(service())

@@ -10,6 +10,8 @@ from redserve_operator.kube.errors import Conflict, NotFound
 from redserve_operator.kube.kinds import kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from redserve_operator.kube.kinds import Kind
 
 Manifest = dict[str, Any]
@@ -94,7 +96,7 @@ class FakeKube:
             Listed(place[1], place[2], one["metadata"]["uid"], _version(one))
             for place, one in self.objects.items()
             if place[0] == kind.name and namespace in (None, place[1])
-            if not label_selector or label_selector in one["metadata"].get("labels", {})
+            if _selects(label_selector, one["metadata"].get("labels") or {})
         ]
         return Listing(self.version, tuple(found))
 
@@ -117,6 +119,15 @@ class FakeKube:
 def _place(manifest: Manifest) -> tuple[str, str, str]:
     metadata = manifest["metadata"]
     return manifest["kind"], metadata["namespace"], metadata["name"]
+
+
+def _selects(selector: str, carried: Mapping[str, str]) -> bool:
+    """Terms of the forms `key` and `key!=`, as the operator uses them."""
+    return all(
+        carried.get(term[:-2]) != "" if term.endswith("!=") else term in carried
+        for term in selector.split(",")
+        if term
+    )
 
 
 def _version(manifest: Manifest) -> int:

@@ -56,6 +56,14 @@ async def test_what_was_deleted_before_the_watch_began_is_not_waited_for(
     await asyncio.wait_for(syncing, 5.0)
 
 
+async def test_a_label_without_a_service_is_nobodys_concern(room: Room) -> None:
+    # The watch does not tell of it, and the cache could not say whose it is.
+    room.kube.put(child("Deployment", "d", of=""))
+    await asyncio.wait_for(room.audit.synced(), 5.0)
+    await room.audit.once(grace_s=0.0)
+    assert room.audit.deaf == frozenset()
+
+
 async def test_what_vanished_unseen_is_dropped_and_looked_at(room: Room) -> None:
     room.store.put("RedService", room.kube.put(service()))
     room.store.put("Deployment", room.kube.put(child("Deployment", "d")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from redserve.cluster import labels
 from redserve.cluster.facts import LEADER_WORKER_SET, OPTIONAL_KINDS, POD_MONITOR
 
 
@@ -39,6 +40,10 @@ class Kind:
         tail = "".join(f"/{part}" for part in (name, subresource) if part)
         return f"{base}{scope}/{self.plural}{tail}"
 
+
+OF_A_SERVICE: Final = f"{labels.SERVICE},{labels.SERVICE}!="
+"""Selects the objects of all services. Anybody may give anything the label with an empty value: it
+would be listed, and known as nobody's, for ever."""
 
 REDSERVICE: Final = Kind("RedService", "redserve.dev", "v1alpha1", "redservices", child=False)
 REDPOOL: Final = Kind("RedPool", "redserve.dev", "v1alpha1", "redpools")
