@@ -113,12 +113,12 @@ class Consumer:
 
     async def _pull(self, peer: PeerInfo, region: Region, deadline_s: float) -> dict[str, Any]:
         started = time.monotonic()
-        error = None
+        error, why = None, ""
         try:
             await self.puller.pull(peer, f"k-{region.num_bytes}", region, deadline_s)
         except RedServeError as caught:
-            error = type(caught).__name__
-        return {"error": error, "seconds": time.monotonic() - started}
+            error, why = type(caught).__name__, str(caught)
+        return {"error": error, "why": why, "seconds": time.monotonic() - started}
 
 
 class _Kept:

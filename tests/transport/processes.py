@@ -86,7 +86,8 @@ class Child:
 
 async def read_answer(process: asyncio.subprocess.Process, timeout_s: float) -> dict[str, Any]:
     assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), timeout_s)
+    async with asyncio.timeout(timeout_s):
+        line = await process.stdout.readline()
     if not line:
         raise EOFError(f"the process ended with {await process.wait()}")
     answer: dict[str, Any] = json.loads(line)

@@ -33,6 +33,8 @@ because it may hang for many minutes."""
 _PATIENCE: Final = 20.0
 """A pause is this part of the time since anything moved."""
 _CLOSE_TIMEOUT_S: Final = 5.0
+MAX_PARKED: Final = 256
+"""Peers that stay connected although they were forgotten, in case they come back."""
 
 _OPEN: set[Endpoint] = set()
 """Endpoints that were not closed, or could not be: their agents live until the process ends."""
@@ -69,7 +71,9 @@ class Endpoint:
         self._calls = Inbox()
         self._reads: list[Read] = []
         self._peers: set[str] = set()
-        self._going: set[str] = set()  # of these: to be removed with the last read from them
+        self._going: set[str] = set()  # of these: to be forgotten with the last read from them
+        self._parked: dict[str, None] = {}  # of these: forgotten, oldest first
+        self._broken: set[str] = set()  # of these: a read from them has failed
         self._closing = False
         self._over = threading.Event()
         self._problem: AgentError | None = None
@@ -111,7 +115,11 @@ class Endpoint:
         self._calls.put(_nothing)
 
     def forget(self, name: str) -> None:
-        """Remove a peer: reads from it fail now, and it is disconnected when they have ended."""
+        """Give a peer up: reads from it fail now.
+
+        It is disconnected when they have ended if one of them broke. A sound connection is kept
+        for its return: UCX over TCP would close it at neither end while both processes live.
+        """
         self._calls.put(lambda: self._forget(name))
 
     def close(self, timeout_s: float = _CLOSE_TIMEOUT_S, *, leave_it: bool = False) -> bool:
@@ -188,7 +196,12 @@ class Endpoint:
         if self._closing:
             read.fail(PeerGivenUp("the endpoint is closing"))
             return
+        if self._is_broken(name):
+            # It would break as well, and keep what is broken from being cleared away.
+            read.fail(PeerGivenUp(f"the connection to {name} broke a moment ago"))
+            return
         self._going.discard(name)
+        self._parked.pop(name, None)
         if name not in self._peers:
             try:
                 self._agent.add_peer(read.peer, metadata)
@@ -201,8 +214,16 @@ class Endpoint:
         self._reads.remove(read)
         read.destination.unhold()
         read.report()
-        if read.peer.name in self._going:
-            self._remove_if_quiet(read.peer.name)
+        name = read.peer.name
+        if read.broken:
+            self._broken.add(name)
+        if name in self._going or name in self._broken:
+            self._part_if_quiet(name)
+
+    def _is_broken(self, name: str) -> bool:
+        if name in self._broken:
+            return True
+        return any(read.broken for read in self._reads if read.peer.name == name)
 
     def _forget(self, name: str) -> None:
         if name not in self._peers:
@@ -211,15 +232,24 @@ class Endpoint:
         for read in self._reads:
             if read.peer.name == name:
                 read.fail(PeerGivenUp(f"{name} was given up"))
-        self._remove_if_quiet(name)
+        self._part_if_quiet(name)
 
-    def _remove_if_quiet(self, name: str) -> None:
-        if not any(read.peer.name == name for read in self._reads):
+    def _part_if_quiet(self, name: str) -> None:
+        if any(read.peer.name == name for read in self._reads):
+            return
+        self._going.discard(name)
+        if name in self._broken:
             self._remove(name)
+            return
+        self._parked[name] = None
+        if len(self._parked) > MAX_PARKED:
+            self._remove(next(iter(self._parked)))
 
     def _remove(self, name: str) -> None:
         self._peers.discard(name)
         self._going.discard(name)
+        self._broken.discard(name)
+        self._parked.pop(name, None)
         try:
             self._agent.remove_peer(name)
         except AgentError as error:

@@ -72,6 +72,12 @@ class Read:
         self._settled_at = 0.0
         self._told = False
         self._abandoned = False
+        self._broken = False
+
+    @property
+    def broken(self) -> bool:
+        """Whether one of its transfers has failed: the connection is not to be trusted."""
+        return self._broken
 
     @property
     def num_under_way(self) -> int:
@@ -148,6 +154,7 @@ class Read:
             self._broke(error, now)
 
     def _broke(self, error: AgentError, now: float) -> None:
+        self._broken = True
         self._settled_at = now + SETTLE_S
         self.fail(error)
 

@@ -1,0 +1,136 @@
+"""When an endpoint connects, stays connected and disconnects, by an agent that keeps a record."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from redserve.transport.base import Descriptor, PeerInfo
+from redserve.transport.buffer import Segment
+from redserve.transport.nixl import endpoint as module
+from redserve.transport.nixl.endpoint import Endpoint
+from redserve.transport.nixl.library import Agent, AgentError, Peer, PeerDisconnected
+from redserve.transport.pool import Pool
+from tests.transport.links import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from redserve.transport.cutting import Pair
+    from redserve.transport.slab import Slab
+
+
+@dataclass
+class Record:
+    """An agent whose reads are done at once, or break.
+
+    Attributes:
+        calls: What it was asked for.
+        dead: Peers whose reads break.
+    """
+
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    dead: set[str] = field(default_factory=set)
+    metadata: bytes = b"mine"
+
+    def __call__(self, name: str, slab: Slab) -> Agent:
+        return cast("Agent", self)
+
+    def add_peer(self, peer: Peer, metadata: bytes) -> None:
+        self.calls.append(("add", peer.name))
+
+    def remove_peer(self, name: str) -> None:
+        self.calls.append(("remove", name))
+
+    def start(self, peer: Peer, batch: Sequence[Pair]) -> int | None:
+        if peer.name in self.dead:
+            raise PeerDisconnected(peer.name)
+        return None
+
+    def close(self) -> None:
+        self.calls.append(("close", ""))
+
+
+@pytest.fixture
+def record() -> Record:
+    return Record()
+
+
+@pytest.fixture
+def pool() -> Pool:
+    return Pool(4 * 4096)
+
+
+@pytest.fixture
+def endpoint(record: Record, pool: Pool) -> Iterator[Endpoint]:
+    endpoint = Endpoint(pool, "me", record)
+    yield endpoint
+    assert endpoint.close()
+    assert record.calls[-1] == ("close", "")
+    added = [name for call, name in record.calls if call == "add"]
+    removed = [name for call, name in record.calls if call == "remove"]
+    assert sorted(added) == sorted(removed), "nobody stays connected"
+
+
+async def read(endpoint: Endpoint, pool: Pool, name: str) -> AgentError | None:
+    """One read, until nothing can land any more; its outcome."""
+    region = await pool.alloc_wait(100, 20)
+    region.hold()
+    told: list[AgentError | None] = []
+    lease = Descriptor(name, (Segment(0, 100),), 1, 30.0, None)
+    endpoint.read(PeerInfo(name, "nixl", ""), lease, region, told.append)
+    await until(lambda: bool(told))
+    region.free()
+    return told[0]
+
+
+async def settled(pool: Pool) -> None:
+    await until(lambda: pool.used_bytes == 0)
+
+
+async def test_a_peer_that_is_forgotten_and_comes_back_is_connected_once(
+    endpoint: Endpoint, record: Record, pool: Pool
+):
+    for _ in range(10):
+        assert await read(endpoint, pool, "a") is None
+        endpoint.forget("a")
+    assert record.calls == [("add", "a")]
+
+
+async def test_a_connection_that_broke_is_made_anew_however_hard_it_is_tried(
+    endpoint: Endpoint, record: Record, pool: Pool
+):
+    assert await read(endpoint, pool, "a") is None
+    record.dead.add("a")
+    assert isinstance(await read(endpoint, pool, "a"), PeerDisconnected)
+    record.dead.clear()
+    endpoint.forget("a")
+    async with asyncio.timeout(20):
+        while await read(endpoint, pool, "a") is not None:
+            endpoint.forget("a")
+    assert record.calls == [("add", "a"), ("remove", "a"), ("add", "a")]
+
+
+async def test_one_that_breaks_when_nobody_waits_is_disconnected_too(
+    endpoint: Endpoint, record: Record, pool: Pool
+):
+    record.dead.add("a")
+    assert await read(endpoint, pool, "a") is not None
+    await settled(pool)
+    record.dead.clear()
+    await until(lambda: ("remove", "a") in record.calls)
+    assert await read(endpoint, pool, "a") is None
+
+
+async def test_of_those_that_are_forgotten_some_stay_connected(
+    endpoint: Endpoint, record: Record, pool: Pool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "MAX_PARKED", 2)
+    for name in "abc":
+        assert await read(endpoint, pool, name) is None
+        endpoint.forget(name)
+    assert await read(endpoint, pool, "c") is None
+    assert record.calls == [("add", "a"), ("add", "b"), ("add", "c"), ("remove", "a")]
