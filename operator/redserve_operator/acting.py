@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from redserve.cluster import labels
 from redserve.telemetry.log import get_logger
+from redserve_operator.decide.amended import amendment
 from redserve_operator.decide.objects import is_made_for, key_of
 from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete
+from redserve_operator.decide.upkeep import ROLLOUT_MANAGER
 from redserve_operator.kube.errors import (
     Conflict,
     Forbidden,
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+_WHOLE = (labels.MANAGER, ROLLOUT_MANAGER)
+"""Field managers whose writes are compared with what came of them; the others pass sizes on."""
 _LONGEST_NOTE = 1024
 """What the API server takes as the text of an Event."""
 
@@ -183,6 +187,8 @@ class Hands:
         match action:
             case Apply():
                 answer = await self._client.apply(manifest, action.manager)
+                if action.manager in _WHOLE:
+                    self._compare(service, manifest, answer)
             case ApplyStatus():
                 try:
                     answer = await self._client.apply_status(manifest, action.manager)
@@ -196,6 +202,12 @@ class Hands:
                     kind = kind_of(manifest["kind"])
                     answer = await self._client.get(kind, metadata["namespace"], metadata["name"])
         self._store.put(manifest["kind"], answer)
+
+    def _compare(self, service: ServiceKey, manifest: Manifest, answer: Manifest) -> None:
+        amended = amendment(manifest, answer)
+        self._store.amendments.note(service, key_of(manifest), amended)
+        if amended is not None:
+            self._metrics.amended.labels(manifest["kind"]).inc()
 
     async def _check_name(self, service: ServiceKey, manifest: Manifest) -> None:
         """Look whether somebody else has an object of this name; raises `_NameTaken`.

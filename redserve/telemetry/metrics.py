@@ -320,6 +320,11 @@ class OperatorMetrics:
             "redserve_operator_applies", "Objects written, by why", ["kind", "why"],
             registry=registry,
         )  # fmt: skip
+        self.amended = Counter(
+            "redserve_operator_amended",
+            "Objects that came back from a write other than they were sent", ["kind"],
+            registry=registry,
+        )  # fmt: skip
         self.deletes = Counter(
             "redserve_operator_deletes", "Objects deleted", ["kind"], registry=registry
         )
@@ -332,6 +337,16 @@ class OperatorMetrics:
         self.watch_lag = Gauge(
             "redserve_operator_watch_lag_objects",
             "Objects that the watch has not told of although the API server lists them", ["kind"],
+            registry=registry,
+        )  # fmt: skip
+        self.unlisted = Gauge(
+            "redserve_operator_unlisted_namespaces",
+            "Watched namespaces, or 1 for all of them, where the last audit could not list a kind",
+            ["kind"], registry=registry,
+        )  # fmt: skip
+        self.namespaces_aside = Gauge(
+            "redserve_operator_namespaces_aside",
+            "Named namespaces that are not watched because they cannot be read",
             registry=registry,
         )  # fmt: skip
         self.leader = Gauge(

@@ -7,12 +7,13 @@ of a Role, the peers of a NetworkPolicy) changes our value, and counts.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from redserve.spec.quantity import Quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _LIST_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "claims": ("name",),
@@ -51,41 +52,72 @@ _AMOUNT_MAPS: Final = frozenset({"capacity", "hard", "limits", "overhead", "requ
 _AMOUNTS: Final = frozenset({"divisor", "sizeLimit"})
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field of ours that is not as we want it.
+
+    Attributes:
+        where: For people: `spec.template.spec.containers[main].image`.
+        want: What we want.
+        have: What there is; None when the field is missing.
+    """
+
+    where: str
+    want: Any
+    have: Any
+
+
 def drifted(desired: Mapping[str, Any], observed: Mapping[str, Any]) -> bool:
     """Whether some field that we want is missing or has another value.
 
     Absent and empty are the same: the API server drops empty lists, maps and texts as it pleases.
     """
-    return _differs(desired, observed, ())
+    return next(_compare(desired, observed, (), ""), None) is not None
 
 
-def _differs(want: Any, have: Any, path: tuple[str, ...]) -> bool:
-    if _is_empty(want) and _is_empty(have):
-        return False
-    if isinstance(want, dict):
-        return not isinstance(have, dict) or _maps_differ(want, have, path)
-    if isinstance(want, (list, tuple)):
-        return not isinstance(have, (list, tuple)) or _lists_differ(want, have, path)
-    return not _same_scalar(want, have, path)
+def differences(desired: Mapping[str, Any], observed: Mapping[str, Any]) -> tuple[Difference, ...]:
+    """Every field of ours that is not as we want it, in our order."""
+    return tuple(_compare(desired, observed, (), ""))
 
 
-def _maps_differ(want: Mapping[str, Any], have: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+def _compare(want: Any, have: Any, path: tuple[str, ...], where: str) -> Iterator[Difference]:
+    if is_empty(want) and is_empty(have):
+        return
+    if isinstance(want, dict) and isinstance(have, dict):
+        yield from _compare_maps(want, have, path, where)
+    elif isinstance(want, (list, tuple)) and isinstance(have, (list, tuple)):
+        yield from _compare_lists(want, have, path, where)
+    elif isinstance(want, (dict, list, tuple)) or not _same_scalar(want, have, path):
+        yield Difference(where, want, have)
+
+
+def _compare_maps(
+    want: Mapping[str, Any], have: Mapping[str, Any], path: tuple[str, ...], where: str
+) -> Iterator[Difference]:
     if path and path[-1] in _WHOLE_MAPS:
         foreign = (key for key in have if key not in want)
-        if any(not _is_empty(have[key]) for key in foreign):
-            return True
-    return any(_differs(value, have.get(key), (*path, key)) for key, value in want.items())
+        if any(not is_empty(have[key]) for key in foreign):
+            yield Difference(where, want, have)
+            return
+    for key, value in want.items():
+        yield from _compare(value, have.get(key), (*path, key), f"{where}.{key}".removeprefix("."))
 
 
-def _lists_differ(want: Sequence[Any], have: Sequence[Any], path: tuple[str, ...]) -> bool:
+def _compare_lists(
+    want: Sequence[Any], have: Sequence[Any], path: tuple[str, ...], where: str
+) -> Iterator[Difference]:
     keys = _keys_of(path)
     if keys:
         wanted, there = _by_key(want, keys), _by_key(have, keys)
         if wanted is not None and there is not None:
-            return any(_differs(one, there.get(key), path) for key, one in wanted.items())
-    return len(want) != len(have) or any(
-        _differs(one, other, path) for one, other in zip(want, have, strict=True)
-    )
+            for key, one in wanted.items():
+                yield from _compare(one, there.get(key), path, f"{where}[{key[0]}]")
+            return
+    if len(want) != len(have):
+        yield Difference(where, want, have)
+        return
+    for number, (one, other) in enumerate(zip(want, have, strict=True)):
+        yield from _compare(one, other, path, f"{where}[{number}]")
 
 
 def _keys_of(path: tuple[str, ...]) -> tuple[str, ...]:
@@ -133,6 +165,6 @@ def _same_amount(want: Any, have: Any) -> bool:
         return False
 
 
-def _is_empty(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
     """Whether leaving it out says the same, for the API server."""
     return value is None or value in ({}, [], (), "") or (value == 0 and value is not True)

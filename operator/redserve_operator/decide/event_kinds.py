@@ -27,6 +27,9 @@ class EventKind:
 
 
 REFUSED: Final = EventKind("SpecRefused", "Warning", "The manifest is refused.")
+AMENDED: Final = EventKind(
+    "Amended", "Warning", "A policy or webhook of the cluster changes an object that is written."
+)
 MODEL_CACHED: Final = EventKind(
     "ModelCached", "Normal", "The loader Job has put the checkpoint into the volume."
 )
@@ -59,6 +62,7 @@ RESUMED: Final = EventKind("Resumed", "Normal", "The operator is at work again."
 
 EVENTS: Final = (
     REFUSED,
+    AMENDED,
     MODEL_CACHED,
     MODEL_FAILED,
     ROLLOUT_STARTED,

@@ -47,6 +47,9 @@ def _accepted(was: Mapping[str, Manifest], now: Mapping[str, Manifest]) -> Itera
         or _message(was, "Accepted") != _message(now, "Accepted")
     ):
         yield _event(event_kinds.REFUSED, _message(now, "Accepted"))
+    amended = reasons.AMENDED.name
+    if _reason(now, "Accepted") == amended != _reason(was, "Accepted"):
+        yield _event(event_kinds.AMENDED, _message(now, "Accepted"))
 
 
 def _reconcile_word(was: Mapping[str, Manifest], now: Mapping[str, Manifest]) -> Iterator[Event]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from redserve.cluster.facts import Manifest
     from redserve.spec.placement import Role
+    from redserve_operator.decide.drift import Difference
 
 PodProblem = Literal["", "Unschedulable", "ImagePull", "CrashLoop", "Failing"]
 """Why a pod is not ready: nothing wrong (yet), no node has room, no image, it keeps crashing,
@@ -94,6 +95,24 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
+class Amended:
+    """An object that came back from our last write of it other than it was sent.
+
+    Attributes:
+        uid: Of the object.
+        stamp: Hash of what was sent.
+        differences: What is other in it.
+        is_due: Whether that is so long ago that it is to be written once more: what changes it
+            may be gone by now.
+    """
+
+    uid: str
+    stamp: str
+    differences: tuple[Difference, ...]
+    is_due: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """A snapshot; caches may be a little behind the API server.
 
@@ -113,6 +132,7 @@ class Observed:
             `ObjectRefused`, with the object and the sentence; actions stay as if it were empty,
             because what refused may have been mended. The round that was refused asks for a plan
             once more with this field set, of which it writes status and events only.
+        amended: Object -> how it came back from our last write, where that was not as it was sent.
     """
 
     resource: Manifest
@@ -121,3 +141,4 @@ class Observed:
     probed: Probed | None = None
     loaders: tuple[LoaderFacts, ...] = ()
     rejected: Mapping[ObjectKey, str] = field(default_factory=dict)
+    amended: Mapping[ObjectKey, Amended] = field(default_factory=dict)

@@ -67,6 +67,13 @@ class Reason:
 VALID: Final = Reason(
     "Valid", "True", ("Accepted",), "The manifest can be kept and the API server takes its pods."
 )
+AMENDED: Final = Reason(
+    "Amended",
+    "True",
+    ("Accepted",),
+    "The manifest can be kept, but a policy or webhook of the cluster changes an object on its way "
+    "into the API server; it is left as it is and written again every 10 minutes.",
+)
 INVALID_MANIFEST: Final = Reason(
     "InvalidManifest",
     "False",
@@ -242,6 +249,7 @@ CHECKS: Final = Reason(
 
 REASONS: Final = (
     VALID,
+    AMENDED,
     INVALID_MANIFEST,
     INVALID_POD_TEMPLATE,
     OBJECT_REFUSED,

@@ -135,7 +135,7 @@ class _Round:
         generation = int(resource["metadata"].get("generation", 0))
         scene = self._scene(census, sizes, before)
         verdicts = judge(scene, stored, generation, self.now)
-        tell_of(verdicts, self.observed.rejected)
+        tell_of(verdicts, self.observed.rejected, self.observed.amended)
         current = before.get("currentRevision", "")
         status = write_status(
             generation,

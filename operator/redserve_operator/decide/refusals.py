@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from redserve_operator.decide import reasons
+from redserve_operator.decide.amended import told
 from redserve_operator.decide.objects import WORKLOADS
 from redserve_operator.decide.observed import ObjectKey
 from redserve_operator.decide.plan import Apply
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Set
 
     from redserve_operator.decide.conditions import Verdicts
+    from redserve_operator.decide.observed import Amended
     from redserve_operator.decide.plan import Action
 
 _HOLD_PODS: Final = WORKLOADS | {"ConfigMap", "ServiceAccount"}
@@ -30,10 +32,17 @@ def waits_for(action: Action, refused: Set[ObjectKey] | Mapping[ObjectKey, str])
     return any(key in refused for key in _needs(action.manifest))
 
 
-def tell_of(verdicts: Verdicts, rejected: Mapping[ObjectKey, str]) -> None:
-    """Put into the verdicts what was refused; does nothing when nothing was."""
+def tell_of(
+    verdicts: Verdicts, rejected: Mapping[ObjectKey, str], amended: Mapping[ObjectKey, Amended]
+) -> None:
+    """Put into the verdicts what the API server made of our objects: Accepted, and what follows."""
     if not rejected:
-        verdicts["Accepted"] = reasons.VALID.says("the manifest is usable")
+        changed = told(amended)
+        verdicts["Accepted"] = (
+            reasons.AMENDED.says(changed)
+            if changed
+            else reasons.VALID.says("the manifest is usable")
+        )
         return
     key, message = min(rejected.items())
     more = len(rejected) - 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from redserve.cluster import labels
+from redserve_operator.decide.amended import is_known
 from redserve_operator.decide.drift import drifted
 from redserve_operator.decide.objects import (
     controller_of,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from redserve.cluster.facts import Manifest
     from redserve.spec.placement import Role
     from redserve.spec.pool import PoolSpec
-    from redserve_operator.decide.observed import ObjectKey
+    from redserve_operator.decide.observed import Amended, ObjectKey
     from redserve_operator.decide.plan import Action
 
 SEED_MANAGER: Final = "redserve-seed"
@@ -82,7 +83,11 @@ def may_be_none(spec: PoolSpec) -> bool:
 
 
 def keep_red_pool(
-    manifest: Manifest, spec: PoolSpec, children: Mapping[ObjectKey, Manifest], seed: int = 1
+    manifest: Manifest,
+    spec: PoolSpec,
+    children: Mapping[ObjectKey, Manifest],
+    amended: Mapping[ObjectKey, Amended],
+    seed: int = 1,
 ) -> Action | None:
     """The next write or deletion that a RedPool needs, or None.
 
@@ -97,6 +102,7 @@ def keep_red_pool(
         manifest: As rendered, without `spec.replicas`.
         spec: The pool in the manifest.
         children: What there is.
+        amended: How objects came back from our last write.
         seed: Size to begin with, as `Size.seed`.
     """
     have = children.get(key_of(manifest))
@@ -105,7 +111,7 @@ def keep_red_pool(
     if have is not None and controller_of(have) not in ("", controller_of(manifest)):
         return Delete(key_of(have), uid_of(have), "its service is gone")
     if spec.scaling is None:
-        return _apply(_with_replicas(manifest, spec.num_replicas), have)
+        return _apply(_with_replicas(manifest, spec.num_replicas), have, amended)
     if have is None:
         return Create(_with_replicas(manifest, seed), SEED_MANAGER, "created")
     owners = replica_owners(have)
@@ -117,7 +123,7 @@ def keep_red_pool(
             SEED_MANAGER,
             "handed over",
         )
-    action = _apply(manifest, have)
+    action = _apply(manifest, have, amended)
     if action is None and labels.MANAGER in owners:
         return Apply(stamped(manifest), labels.MANAGER, "handed over")
     return action
@@ -164,10 +170,14 @@ def selector_of(service: str, pool: Role, *, one_pod_of_many: bool) -> dict[str,
     return {**labels.pool_selector(service, pool), **leader}
 
 
-def _apply(manifest: Manifest, have: Manifest | None) -> Apply | None:
+def _apply(
+    manifest: Manifest, have: Manifest | None, amended: Mapping[ObjectKey, Amended]
+) -> Apply | None:
     desired = stamped(manifest)
     if have is None:
         return Apply(desired, labels.MANAGER, "created")
+    if is_known(desired, have, amended):
+        return None
     if stamp_of(have) != stamp_of(desired):
         return Apply(desired, labels.MANAGER, "changed")
     return Apply(desired, labels.MANAGER, "healed") if drifted(desired, have) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from redserve.cluster import labels
+from redserve_operator.decide.amended import is_known
 from redserve_operator.decide.drift import drifted
 from redserve_operator.decide.objects import (
     WORKLOADS,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from redserve.cluster.facts import Manifest
     from redserve_operator.decide.census import Census
-    from redserve_operator.decide.observed import ObjectKey
+    from redserve_operator.decide.observed import Amended, ObjectKey
     from redserve_operator.decide.plan import Action
 
 ROLLOUT_MANAGER: Final = "redserve-rollout"
@@ -55,10 +56,15 @@ _MADE: Final = _NEEDED_BY_PODS | frozenset(
 """Kinds that are made for a service. Nothing else is ever deleted, whatever it carries."""
 
 
-def keep(manifest: Manifest, children: Mapping[ObjectKey, Manifest]) -> Action | None:
+def keep(
+    manifest: Manifest,
+    children: Mapping[ObjectKey, Manifest],
+    amended: Mapping[ObjectKey, Amended],
+) -> Action | None:
     """The write that an object needs, or None.
 
-    An object that is being deleted needs none: it is made anew when it is gone.
+    An object that is being deleted needs none: it is made anew when it is gone. One that is as an
+    admission made it of our last write needs none either.
     """
     desired = stamped(manifest)
     have = children.get(key_of(desired))
@@ -67,9 +73,12 @@ def keep(manifest: Manifest, children: Mapping[ObjectKey, Manifest]) -> Action |
     if is_going(have) or is_done(have):
         return None
     same = stamp_of(have) == stamp_of(desired)
+    fixed = _FIXED.get(have["kind"], ())
     if same and not drifted(desired, have):
         return None
-    fixed = _FIXED.get(have["kind"], ())
+    # To try again what can only be made anew would cost pods their settings, or a download.
+    if is_known(desired, have, amended, for_ever=bool(fixed)):
+        return None
     if any(drifted({field: desired.get(field)}, have) for field in fixed):
         return Delete(key_of(have), uid_of(have), "replaced")
     if not same:
@@ -78,7 +87,9 @@ def keep(manifest: Manifest, children: Mapping[ObjectKey, Manifest]) -> Action |
     return Apply(desired, labels.MANAGER, "scaled" if resized else "healed")
 
 
-def resize(workload: Manifest, replicas: int) -> Action | None:
+def resize(
+    workload: Manifest, replicas: int, amended: Mapping[ObjectKey, Amended]
+) -> Action | None:
     """The write that brings an old revision's workload to a size, or None."""
     if is_going(workload) or workload["spec"].get("replicas", 1) == replicas:
         return None
@@ -89,6 +100,8 @@ def resize(workload: Manifest, replicas: int) -> Action | None:
         "metadata": {key: metadata[key] for key in ("name", "namespace", "uid")},
         "spec": {"replicas": replicas},
     }
+    if is_known(manifest, workload, amended):
+        return None
     return Apply(manifest, ROLLOUT_MANAGER, "scaled")
 
 

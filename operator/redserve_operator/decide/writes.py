@@ -60,7 +60,7 @@ def writes(decided: Decided, observed: Observed, census: Census) -> Iterator[Act
     revision = list(_revision_objects(decided)) if decided.may_start else []
     for manifest in (*early, *loader, *revision):
         yield from _kept(manifest, decided, observed)
-    yield from _old_workloads(decided, census)
+    yield from _old_workloads(decided, observed, census)
     yield from _red_pool_statuses(decided, observed, census)
     # Kinds of other projects: when their webhooks fail, everything else is done.
     for manifest in late:
@@ -96,19 +96,24 @@ def _kept(manifest: Manifest, decided: Decided, observed: Observed) -> Iterable[
         name = manifest["metadata"]["name"]
         pool = next(one for one in POOLS if pool_name(decided.service.name, one) == name)
         action = keep_red_pool(
-            manifest, pool_spec(decided.service, pool), observed.children, decided.sizes[pool].seed
+            manifest,
+            pool_spec(decided.service, pool),
+            observed.children,
+            observed.amended,
+            decided.sizes[pool].seed,
         )
     else:
-        action = keep(manifest, observed.children)
+        action = keep(manifest, observed.children, observed.amended)
     return () if action is None else (action,)
 
 
-def _old_workloads(decided: Decided, census: Census) -> Iterator[Action]:
+def _old_workloads(decided: Decided, observed: Observed, census: Census) -> Iterator[Action]:
     for pool in POOLS:
         for revision, workload in census.workloads[pool].items():
             if revision == decided.rendered.revision and decided.may_start:
                 continue
-            resized = resize(workload, decided.targets[pool].get(revision, 0))
+            replicas = decided.targets[pool].get(revision, 0)
+            resized = resize(workload, replicas, observed.amended)
             if resized is not None:
                 yield resized
 

@@ -15,6 +15,7 @@ from redserve.cluster import labels
 from redserve_operator.decide.observed import LoaderFacts, ObjectKey, Observed, PodFacts
 from redserve_operator.keys import ServiceKey
 from redserve_operator.kube.kinds import POD, REDSERVICE
+from redserve_operator.store.amendments import Amendments
 from redserve_operator.store.pods import loader_facts, pod_facts
 from redserve_operator.store.slim import same_content, slim
 
@@ -46,9 +47,14 @@ class Entry:
 
 
 class Store:
-    """Objects by kind, namespace and name, and by service. Not for several threads."""
+    """Objects by kind, namespace and name, and by service. Not for several threads.
+
+    Attributes:
+        amendments: How objects came back from this operator's writes; one that goes is forgotten.
+    """
 
     def __init__(self) -> None:
+        self.amendments = Amendments()
         self._objects: dict[str, dict[tuple[str, str], Entry]] = {}
         self._by_service: dict[ServiceKey, dict[ObjectKey, Entry]] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
@@ -155,6 +161,7 @@ class Store:
             probed=probed,
             loaders=tuple(loaders[job][1] for job in sorted(loaders)),
             rejected=rejected,
+            amended=self.amendments.of(service),
         )
 
     def num_services(self) -> int:
@@ -171,6 +178,7 @@ class Store:
             return None
         siblings = self._by_service[entry.service]
         siblings.pop(ObjectKey(kind, place[1]), None)
+        self.amendments.forget(entry.service, ObjectKey(kind, place[1]))
         if not siblings:
             del self._by_service[entry.service]
         return entry.service

@@ -50,7 +50,7 @@ def stored(
 
 def next_write(of: EncoderSpec, have: Any) -> Action | None:
     children = {} if have is None else {key_of(have): have}
-    return keep_red_pool(MANIFEST, of, children)
+    return keep_red_pool(MANIFEST, of, children, {})
 
 
 def clamped(asked: int) -> str:

@@ -27,7 +27,7 @@ def stored(wanted: Any, **changes: Any) -> dict[str, Any]:
 
 
 def written(wanted: Any, have: Any = None) -> Action | None:
-    return keep(wanted, {} if have is None else {key_of(have): have})
+    return keep(wanted, {} if have is None else {key_of(have): have}, {})
 
 
 SERVICE = manifest(spec={"clusterIP": "None"})
@@ -85,7 +85,7 @@ def test_a_job_that_is_done_is_left_alone_and_one_that_is_not_is_made_anew():
 
 def test_old_workloads_get_their_size_by_a_manager_of_its_own():
     have = stored(DEPLOYMENT)
-    action = resize(have, 1)
+    action = resize(have, 1, {})
     assert isinstance(action, Apply)
     assert action.manager == "redserve-rollout"
     assert action.manifest == {
@@ -94,7 +94,7 @@ def test_old_workloads_get_their_size_by_a_manager_of_its_own():
         "metadata": {"name": "demo", "namespace": "team", "uid": "u1"},
         "spec": {"replicas": 1},
     }
-    assert resize(have, 2) is None
+    assert resize(have, 2, {}) is None
 
 
 def child(
