@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from redserve.cluster.facts import ClusterFacts, Context, Images
@@ -17,7 +18,7 @@ from redserve_operator.acting import Hands
 from redserve_operator.audit import Audit
 from redserve_operator.decide.plan import Event
 from redserve_operator.decide.reconcile import reconcile
-from redserve_operator.discovery import RENEW_S, cluster_facts, definitions_are_there
+from redserve_operator.discovery import RENEW_S, Reach, definitions_are_there, reach
 from redserve_operator.kube.backoff import Backoff
 from redserve_operator.kube.errors import KubeError
 from redserve_operator.kube.kinds import watched
@@ -47,6 +48,9 @@ RETRIES: Final = Backoff(first_s=0.5, longest_s=60.0)
 DRAIN_S: Final = 8.0
 """Longest wait for looks that are under way when the process ends, seconds."""
 LONGEST_BETWEEN_AUDITS_S: Final = 120.0
+RIGHTS_TRIES: Final = 3
+"""So often a named namespace is asked for before the others are served without it: rights that were
+given a moment ago are not known to every API server yet."""
 TOLD_FAILURES: Final = 3
 """At this failure in a row the service is told of it by an Event."""
 
@@ -84,7 +88,7 @@ class Leader:
             debounce_s=settings.debounce_s,
             resync_s=settings.resync_s,
         )
-        self._facts = ClusterFacts()
+        self._reach = Reach(ClusterFacts(), frozenset())
         self._audit: Audit | None = None
         self.not_ready = "waits for the API server"
         """Why it does not look at services yet; empty when it does."""
@@ -113,13 +117,13 @@ class Leader:
         """
         if not await done_before(self._discover(), stop):
             return 0
-        kinds = watched(self._facts.kinds)
-        namespaces = self._settings.watch_namespaces
+        kinds = watched(self._reach.facts.kinds)
+        namespaces = self._reach.namespaces
         audit = Audit(self._client, self._store, self._queue, kinds, namespaces, self._metrics)
         watches = Watches(access, kinds, namespaces, self._settings.request_timeout_s, self._notice)
         # Begun before kopf: at its end kopf cancels every task that began after it.
         looking = asyncio.create_task(self._look(audit), name="looking")
-        kinds_changed = asyncio.create_task(self._follow_kinds(), name="discovery")
+        kinds_changed = asyncio.create_task(self._follow_reach(), name="discovery")
         stopping = asyncio.create_task(stop.wait(), name="stopping")
         watching = asyncio.create_task(watches.run(take_signals), name="watching")
         try:
@@ -137,33 +141,55 @@ class Leader:
             await end(kinds_changed, stopping)
 
     async def _discover(self) -> None:
+        tries = 0
         while True:
             try:
                 if await definitions_are_there(self._client):
-                    self._facts = await cluster_facts(self._client)
-                    log.info(
-                        "cluster known", minor=self._facts.minor, kinds=sorted(self._facts.kinds)
-                    )
-                    return
-                self.not_ready = "waits for the CustomResourceDefinitions of redserve.dev"
-                log.warning("our kinds are not served; install the CustomResourceDefinitions")
+                    found = await reach(self._client, self._settings.watch_namespaces)
+                    tries += 1
+                    if not found.aside or (found.namespaces and tries >= RIGHTS_TRIES):
+                        self._take(found)
+                        return
+                    self.not_ready = f"may not read namespaces: {', '.join(found.aside)}"
+                else:
+                    self.not_ready = "waits for the CustomResourceDefinitions of redserve.dev"
+                    log.warning("our kinds are not served; install the CustomResourceDefinitions")
             except KubeError as error:
                 log.warning("cluster not known", why=error.message)
             await asyncio.sleep(self._settings.lease_renew_s)
 
-    async def _follow_kinds(self) -> None:
-        """Return when kinds have come or gone: kopf watches what there was when it began."""
+    def _take(self, found: Reach) -> None:
+        self._reach = found
+        self._metrics.namespaces_aside.set(len(found.aside))
+        log.info(
+            "cluster known",
+            minor=found.facts.minor,
+            kinds=sorted(found.facts.kinds),
+            namespaces_aside=list(found.aside),
+        )
+
+    async def _follow_reach(self) -> None:
+        """Return when kinds have come or gone, or a namespace that was set aside can be read.
+
+        kopf watches what there was when it began. What can be read no more is none of this: its
+        watches say so, if it lasts.
+        """
         while True:
             await asyncio.sleep(RENEW_S)
             try:
-                found = await cluster_facts(self._client)
+                found = await reach(self._client, self._settings.watch_namespaces)
             except KubeError as error:
                 log.warning("cluster not asked", why=error.message)
                 continue
-            if found.kinds != self._facts.kinds:
-                log.info("kinds have changed", kinds=sorted(found.kinds))
+            have = self._reach.facts.kinds
+            if not have <= found.served or not found.facts.kinds <= have:
+                log.info("kinds have changed", kinds=sorted(found.facts.kinds))
                 return
-            self._facts = found
+            if back := set(self._reach.aside) & set(found.namespaces):
+                log.info("namespaces have come", namespaces=sorted(back))
+                return
+            facts = ClusterFacts(found.facts.minor, have)
+            self._reach = replace(self._reach, facts=facts)
 
     async def _look(self, audit: Audit) -> None:
         """Workers and audits, once the cache is complete; returns when the queue is closed."""
@@ -242,7 +268,7 @@ class Leader:
                 pull_policy=settings.image_pull_policy,
                 pull_secrets=settings.image_pull_secrets,
             ),
-            facts=self._facts,
+            facts=self._reach.facts,
         )
         return reconcile(context, observed, now)
 

@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from redserve_operator.kube.client import Listed, Listing
-from redserve_operator.kube.errors import Conflict, NotFound
+from redserve_operator.kube.errors import Conflict, Forbidden, NotFound
 from redserve_operator.kube.kinds import kind_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ class FakeKube:
         self.objects: dict[tuple[str, str, str], Manifest] = {}
         self.calls: list[tuple[str, str, str]] = []
         self.refuse: dict[tuple[str, str], Exception] = {}
+        self.closed: set[str] = set()
+        """Namespaces in which nothing may be listed."""
         self.version = 0
 
     def stored(self, kind: str, name: str, namespace: str = "ns") -> Manifest:
@@ -91,7 +93,7 @@ class FakeKube:
     async def list_metadata(
         self, kind: Kind, namespace: str | None, label_selector: str
     ) -> Listing:
-        self._refuse("list", kind.name, "")
+        self._refuse("list", kind.name, "", namespace)
         found = [
             Listed(place[1], place[2], one["metadata"]["uid"], _version(one))
             for place, one in self.objects.items()
@@ -99,6 +101,9 @@ class FakeKube:
             if _selects(label_selector, one["metadata"].get("labels") or {})
         ]
         return Listing(self.version, tuple(found))
+
+    async def try_list(self, kind: Kind, namespace: str | None) -> None:
+        await self.list_metadata(kind, namespace, "")
 
     async def server_version(self) -> Manifest:
         return {"major": "1", "minor": "34+"}
@@ -110,8 +115,10 @@ class FakeKube:
         kind_of(manifest["kind"])  # whatever is written has a path
         self._refuse(verb, manifest["kind"], manifest["metadata"].get("name", ""))
 
-    def _refuse(self, verb: str, kind: str, name: str) -> None:
+    def _refuse(self, verb: str, kind: str, name: str, namespace: str | None = None) -> None:
         self.calls.append((verb, kind, name))
+        if namespace in self.closed:
+            raise Forbidden(f"{kind} is forbidden in {namespace}", status=403)
         if error := self.refuse.get((verb, kind)):
             raise error
 

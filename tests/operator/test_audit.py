@@ -9,11 +9,14 @@ from redserve.telemetry.metrics import OperatorMetrics
 from redserve_operator.audit import Audit
 from redserve_operator.keys import ServiceKey
 from redserve_operator.kube.backoff import Backoff
-from redserve_operator.kube.kinds import DEPLOYMENT, REDSERVICE
+from redserve_operator.kube.errors import Forbidden, KubeError, Retryable
+from redserve_operator.kube.kinds import DEPLOYMENT, REDSERVICE, optional
 from redserve_operator.queue import WorkQueue
 from redserve_operator.store.cache import Store
 from tests.operator.fake_kube import FakeKube
 from tests.operator.samples import child, service
+
+MONITOR = optional("PodMonitor")
 
 
 class Room:
@@ -21,8 +24,9 @@ class Room:
         self.kube = FakeKube()
         self.store = Store()
         self.queue = WorkQueue(0.0, Backoff(1.0, 1.0))
-        metrics = OperatorMetrics(CollectorRegistry())
-        kinds = (REDSERVICE, DEPLOYMENT)
+        self.registry = CollectorRegistry()
+        metrics = OperatorMetrics(self.registry)
+        kinds = (REDSERVICE, MONITOR, DEPLOYMENT)
         self.audit = Audit(self.kube, self.store, self.queue, kinds, namespaces, metrics)
 
 
@@ -98,3 +102,42 @@ async def test_other_namespaces_are_nobodys_concern() -> None:
     elsewhere["metadata"]["namespace"] = "elsewhere"
     room.kube.put(elsewhere)
     await asyncio.wait_for(room.audit.synced(), 5.0)
+
+
+async def test_a_namespace_that_is_gone_and_a_kind_that_is_broken_hold_up_nothing_else() -> None:
+    room = Room("gone", "ns")
+    room.kube.closed = {"gone"}
+    room.kube.refuse["list", "PodMonitor"] = Retryable("conversion webhook failed", status=500)
+    late = room.kube.put(child("Deployment", "d"))
+    syncing = asyncio.create_task(room.audit.synced())
+    await asyncio.sleep(0.1)
+    assert not syncing.done()
+    room.store.put("Deployment", late)
+    await asyncio.wait_for(syncing, 5.0)
+    room.kube.put(child("Deployment", "later"))
+    await room.audit.once(grace_s=0.0)
+    assert room.audit.deaf == {"Deployment"}
+    unlisted = {
+        kind: room.registry.get_sample_value(
+            "redserve_operator_unlisted_namespaces", {"kind": kind}
+        )
+        for kind in ("RedService", "PodMonitor", "Deployment")
+    }
+    assert unlisted == {"RedService": 1.0, "PodMonitor": 2.0, "Deployment": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "error"),
+    [
+        ((), Forbidden("no right in the whole cluster", status=403)),
+        (("ns",), Retryable("busy", status=503)),
+        (("ns",), Retryable("no connection")),
+    ],
+)
+async def test_without_an_answer_the_cache_is_not_complete(
+    namespaces: tuple[str, ...], error: KubeError
+) -> None:
+    room = Room(*namespaces)
+    room.kube.refuse["list", "Deployment"] = error
+    with pytest.raises(type(error)):
+        await room.audit.synced()

@@ -72,6 +72,10 @@ class KubeClient(Protocol):
         """What there is of a kind; namespace None is all of them."""
         ...
 
+    async def try_list(self, kind: Kind, namespace: str | None) -> None:
+        """Ask for one object of a kind; raises what a list would raise."""
+        ...
+
     async def server_version(self) -> Manifest:
         """The answer of `/version`."""
         ...

@@ -121,6 +121,10 @@ class HttpKubeClient:
                 return Listing(version, tuple(found))
             query = {**query, "continue": further}
 
+    async def try_list(self, kind: Kind, namespace: str | None) -> None:
+        """Ask for one object of a kind; raises what a list would raise."""
+        await self._call("list", "GET", kind.path(namespace), {"limit": "1"}, accept=_METADATA)
+
     async def server_version(self) -> Manifest:
         """The answer of `/version`."""
         return await self._call("discover", "GET", "/version", {})
