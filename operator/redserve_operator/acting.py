@@ -108,13 +108,13 @@ class Hands:
         manifest = {
             "apiVersion": REDSERVICE.api_version,
             "kind": REDSERVICE.name,
-            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+            "metadata": {key: metadata[key] for key in ("name", "namespace", "uid")},
             "status": status,
         }
         try:
             answer = await self._client.apply_status(manifest, labels.MANAGER)
-        except NotFound:
-            return  # deleted meanwhile; the watch will tell
+        except (NotFound, Conflict):
+            return  # deleted meanwhile, or made anew: the watch will tell
         self._metrics.applies.labels(REDSERVICE.name, "status").inc()
         self._store.put(REDSERVICE.name, answer)
 
@@ -228,10 +228,17 @@ class Hands:
 
     async def _delete(self, service: ServiceKey, action: Delete) -> None:
         key = action.key
+        answer: Manifest = {}
         try:
-            await self._client.delete(kind_of(key.kind), service.namespace, key.name, action.uid)
+            answer = await self._client.delete(
+                kind_of(key.kind), service.namespace, key.name, action.uid
+            )
         except (NotFound, Conflict):
             pass  # gone already, or another object by now
         else:
             self._metrics.deletes.labels(key.kind).inc()
-        self._store.deleted(key.kind, service.namespace, key.name, action.uid)
+        if (answer.get("metadata") or {}).get("deletionTimestamp"):
+            # Something keeps it for now: whoever wants one of its name has to wait for its end.
+            self._store.put(key.kind, answer)
+        else:
+            self._store.deleted(key.kind, service.namespace, key.name, action.uid)

@@ -53,6 +53,8 @@ class FakeKube:
         old = self.objects.get(_place(manifest))
         if old is None:
             raise NotFound("no such object", status=404)
+        if manifest["metadata"].get("uid") not in (None, old["metadata"]["uid"]):
+            raise Conflict("another uid", status=409)
         return self.put({**old, "status": manifest["status"]})
 
     async def create(self, manifest: Manifest, manager: str) -> Manifest:
@@ -74,14 +76,18 @@ class FakeKube:
             raise Conflict("it has changed", status=409)
         return self.put(manifest)
 
-    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> Manifest:
         self._refuse("delete", kind.name, name)
         old = self.objects.get((kind.name, namespace, name))
         if old is None:
             raise NotFound("no such object", status=404)
         if old["metadata"]["uid"] != uid:
             raise Conflict("another uid", status=409)
+        if old["metadata"].get("finalizers"):
+            gone_at = {"deletionTimestamp": "2026-11-28T03:00:00Z"}
+            return self.put({**old, "metadata": {**old["metadata"], **gone_at}})
         del self.objects[kind.name, namespace, name]
+        return {"kind": "Status", "metadata": {}, "status": "Success"}
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Manifest:
         self._refuse("get", kind.name, name)

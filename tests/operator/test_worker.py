@@ -251,6 +251,27 @@ async def test_deletes_name_the_uid_and_are_content_with_gone(desk: Desk) -> Non
     assert not desk.seen[0].children
 
 
+async def test_what_a_finalizer_keeps_is_seen_going_until_it_is_gone(desk: Desk) -> None:
+    mine = child("Service", "s")
+    mine["metadata"]["finalizers"] = ["example.com/load-balancer"]
+    stored = desk.kube.put(mine)
+    desk.store.put("Service", stored)
+    key = ObjectKey("Service", "s")
+    await desk.look(Plan(actions=(Delete(key, stored["metadata"]["uid"], "rolled out"),)))
+    await desk.look(Plan())
+    assert desk.seen[0].children[key]["metadata"]["deletionTimestamp"]
+    desk.store.remove("Service", desk.kube.stored("Service", "s"))
+    await desk.look(Plan())
+    assert key not in desk.seen[0].children
+
+
+async def test_a_status_is_not_written_to_a_successor(desk: Desk) -> None:
+    del desk.kube.objects["RedService", "ns", "demo"]
+    desk.kube.put(service())
+    await desk.look(Plan(status={"a": 1}))
+    assert "status" not in desk.kube.stored("RedService", "demo")
+
+
 def probe_plan() -> Plan:
     tried = {**pod("demo-llm"), "spec": {}}
     return Plan(probe=(tried,), probe_revision="aaaa1111")

@@ -58,8 +58,12 @@ class KubeClient(Protocol):
         """PUT; raises `Conflict` when `metadata.resourceVersion` is not the newest."""
         ...
 
-    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
-        """Background deletion, if it still has this uid; raises `Conflict` otherwise."""
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> Manifest:
+        """Background deletion, if it still has this uid; raises `Conflict` otherwise.
+
+        Answers with a `Status` when it is gone, else with the object, which has a deletionTimestamp
+        then: somebody's finalizer or a grace period keeps it.
+        """
         ...
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Manifest:

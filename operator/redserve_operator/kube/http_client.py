@@ -88,15 +88,18 @@ class HttpKubeClient:
         """PUT; raises `Conflict` when `metadata.resourceVersion` is not the newest."""
         return await self._call("replace", "PUT", _object(manifest), {}, manifest)
 
-    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
-        """Background deletion, if it still has this uid; raises `Conflict` otherwise."""
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> Manifest:
+        """Background deletion, if it still has this uid; raises `Conflict` otherwise.
+
+        Answers with a `Status`, or with the object while something keeps it.
+        """
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": "Background",
             "preconditions": {"uid": uid},
         }
-        await self._call("delete", "DELETE", kind.path(namespace, quote(name)), {}, options)
+        return await self._call("delete", "DELETE", kind.path(namespace, quote(name)), {}, options)
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Manifest:
         """One object."""
