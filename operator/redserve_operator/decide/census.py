@@ -98,6 +98,11 @@ def is_overdue(pod: PodFacts, now: datetime) -> bool:
     return pod.leaves_by is not None and now >= pod.leaves_by + OVERDUE
 
 
+def drains_now(pods: Iterable[PodFacts], now: datetime) -> bool:
+    """Whether a pod is about to make room; one that should have gone long ago is not."""
+    return any(pod.terminating and not is_overdue(pod, now) for pod in pods)
+
+
 def _pool_of(child: Manifest) -> Role | None:
     name = label_of(child, labels.POOL)
     return next((pool for pool in POOLS if pool == name), None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from redserve.cluster.names import POOLS
 from redserve_operator.decide import data_path, reasons
 from redserve_operator.decide.answering import who_answers
-from redserve_operator.decide.census import take_census
+from redserve_operator.decide.census import drains_now, take_census
 from redserve_operator.decide.conditions import Scene, Verdicts, judge, store
 from redserve_operator.decide.events import conditions_by_type, edges
 from redserve_operator.decide.objects import uid_of
@@ -57,7 +57,7 @@ def _plan(
     pools: list[Manifest] = list(before.get("pools") or ())
     about_before = frozenset(CONDITIONS) - {"Accepted"}
     if update:
-        scene = _scene(observed, before, stored, update)
+        scene = _scene(observed, before, stored, update, now)
         verdicts = judge(scene, stored, generation, now)
         if word.reason == reasons.PAUSED.name or not _is_complete(stored, verdicts):
             verdicts["Progressing"] = word
@@ -81,10 +81,14 @@ def _is_complete(stored: Mapping[str, Manifest], verdicts: Verdicts) -> bool:
 
 
 def _scene(
-    observed: Observed, before: Mapping[str, Any], stored: Mapping[str, Manifest], update: str
+    observed: Observed,
+    before: Mapping[str, Any],
+    stored: Mapping[str, Manifest],
+    update: str,
+    now: datetime,
 ) -> Scene:
-    census = take_census(observed, uid_of(observed.resource))
-    drains = any(pod.terminating for pod in observed.pods)
+    census = take_census(observed, uid_of(observed.resource), now)
+    drains = drains_now(observed.pods, now)
     sizes = {pool["name"]: int(pool.get("desired", 0)) for pool in before.get("pools") or ()}
     has_started = any(update in census.workloads[pool] for pool in POOLS)
     model = stored.get("ModelCached")

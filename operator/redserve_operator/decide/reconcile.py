@@ -19,7 +19,7 @@ from redserve_operator.decide.accept import (
     probe_pods,
 )
 from redserve_operator.decide.answering import who_answers
-from redserve_operator.decide.census import OVERDUE, is_overdue, take_census
+from redserve_operator.decide.census import OVERDUE, drains_now, is_overdue, take_census
 from redserve_operator.decide.conditions import PROGRESS_DEADLINE, Scene, deadline, judge, store
 from redserve_operator.decide.data_path import data_path
 from redserve_operator.decide.events import conditions_by_type, edges
@@ -233,7 +233,7 @@ class _Round:
         self, census: Census, sizes: Mapping[Role, Size], before: Mapping[str, Any]
     ) -> Scene:
         is_rolling = before.get("currentRevision", "") != self._update
-        drains = any(pod.terminating for pod in self.observed.pods)
+        drains = drains_now(self.observed.pods, self.now)
         floors = {
             pool: promised(size.wanted, size.least, self._max_unavailable(pool))
             for pool, size in sizes.items()

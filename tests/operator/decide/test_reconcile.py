@@ -393,6 +393,34 @@ def test_a_pod_that_does_not_go_is_named_and_waited_for_no_longer():
     assert late.requeue_after_s is None
 
 
+@pytest.mark.parametrize("word", ["Active", "Paused"])
+def test_a_dead_node_makes_no_room(word):
+    world = running()
+    world.edit(reconcile=word)
+    world.step()
+    dead = PodFacts(
+        "demo-encoder-x",
+        "encoder",
+        world.resource["status"]["updateRevision"],
+        ready=False,
+        terminating=True,
+        leaves_by=world.now,
+    )
+    pod = next(pod for pod in world.pods if pod.pool == "encoder")
+    pod.started, pod.problem, pod.message = False, "Unschedulable", "0/3 nodes are available"
+
+    def reasons_at(minutes: int) -> tuple[str, str]:
+        observed = world.observe()
+        seen = replace(observed, pods=(*observed.pods, dead))
+        plan = reconcile(world.context, seen, world.now + timedelta(minutes=minutes))
+        assert plan.status is not None
+        found = {one["type"]: one["reason"] for one in plan.status["conditions"]}
+        return found["EncoderReady"], found["Degraded"]
+
+    assert reasons_at(0)[0] == "WaitingForDrain"
+    assert reasons_at(5) == ("InsufficientCapacity", "InsufficientCapacity")
+
+
 def test_autoscaling_does_not_make_a_service_unready():
     world = running(encoder=SCALED)
     world.scale("encoder", 4)
