@@ -47,6 +47,7 @@ BREAKS = [
     ("The library is layered", "redserve/scheduling", "import redserve.wire"),
     ("The core is pure Python", "redserve/routing", "import asyncio"),
     ("The core is pure Python", "redserve/slo", "import time"),
+    ("The core is pure Python", "redserve/bench/report", "import time"),
     ("Only the wire, gRPC transport", "redserve/local", "import redserve.v1.types_pb2"),
     ("torch stays in modeling", "redserve/telemetry", "import torch"),
 ]

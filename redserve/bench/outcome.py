@@ -1,0 +1,101 @@
+"""What one request brought."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from redserve.slo import End, Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why there is no whole answer.
+
+    Attributes:
+        end: As promises see it.
+        reason: A word for tables, for example "OVERLOADED" or "HTTP_503".
+        message: A sentence.
+    """
+
+    end: End
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client saw of one request; times are those of any one clock, seconds.
+
+    Attributes:
+        start_s: When it was handed to the connection.
+        end_s: When the answer was whole, or failed.
+        first_token_s, last_token_s: When text came; None if none did.
+        num_tokens: Output tokens that the service counted; else pieces of text.
+        counted: Whether the service counted them.
+        problem: None if the answer is whole.
+    """
+
+    start_s: float
+    end_s: float
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    num_tokens: int = 0
+    counted: bool = True
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One request of a run.
+
+    Attributes:
+        index: Its number; numbers rise in the order of sending.
+        num_images: Pictures that it had.
+        due_s: When it should have been sent, on the answer's clock.
+        timeout_s: Deadline that the client set.
+    """
+
+    index: int
+    num_images: int
+    due_s: float
+    timeout_s: float
+    answer: Answer
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole answer came."""
+        return self.answer.problem is None
+
+    @property
+    def lag_s(self) -> float:
+        """How late the client was, seconds."""
+        return max(0.0, self.answer.start_s - self.due_s)
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to first token, seconds."""
+        first_s = self.answer.first_token_s
+        return None if first_s is None else first_s - self.answer.start_s
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean time between output tokens, seconds; None with fewer than two."""
+        return self.ended().time_per_output_token_s
+
+    @property
+    def duration_s(self) -> float:
+        """Until the end, seconds."""
+        return self.answer.end_s - self.answer.start_s
+
+    def ended(self) -> Ended:
+        """For judging; what a client cannot see (images at encoders) is not there."""
+        answer = self.answer
+        last_s = answer.last_token_s
+        return Ended(
+            end=End.COMPLETE if answer.problem is None else answer.problem.end,
+            duration_s=self.duration_s,
+            deadline_s=self.timeout_s,
+            first_token_s=self.ttft_s,
+            last_token_s=None if last_s is None else last_s - answer.start_s,
+            num_tokens=answer.num_tokens,
+        )

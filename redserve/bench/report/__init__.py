@@ -1,0 +1,1 @@
+"""Figures of a run -> one HTML file, the same bytes every time."""
