@@ -34,6 +34,7 @@ def child(
             "uid": uid or f"uid-of-{name}",
             "resourceVersion": str(version),
             "labels": {labels.SERVICE: of},
+            "ownerReferences": [{"kind": "RedService", "name": of, "controller": True}],
         },
         **content,
     }

@@ -140,3 +140,15 @@ def test_the_newest_pod_of_a_loader_speaks_for_it(store: Store) -> None:
     store.put("Pod", loader_pod("a", 6, "2026-11-28T03:00:01Z", "first"))
     (loader,) = observed(store).loaders
     assert (loader.job, loader.report) == ("demo-model-1", "second")
+
+
+def test_of_what_somebody_else_made_no_more_is_kept_than_that_it_is_there(store: Store) -> None:
+    foreign = child("ConfigMap", "big", 6, uid="u", data={"x": "y" * 100_000})
+    foreign["metadata"]["ownerReferences"] = []
+    store.put("ConfigMap", foreign)
+    assert not children(store)
+    assert not store.lacks("ConfigMap", Listed("ns", "big", "u", 6))
+    # It is given to the service: an owner is all that it lacked.
+    given = child("ConfigMap", "big", 7, uid="u")
+    assert store.put("ConfigMap", given) == DEMO
+    assert ObjectKey("ConfigMap", "big") in children(store)

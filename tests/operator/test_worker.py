@@ -211,7 +211,11 @@ async def test_what_somebody_else_made_is_left_alone(
 
 async def test_what_lost_label_and_owner_is_still_ours(desk: Desk) -> None:
     mine = child("Service", "s")
-    mine["metadata"] |= {"labels": {}, "managedFields": [{"manager": "redserve-operator"}]}
+    mine["metadata"] |= {
+        "labels": {},
+        "ownerReferences": [],
+        "managedFields": [{"manager": "redserve-operator"}],
+    }
     desk.kube.put(mine)
     assert (await desk.look(Plan(actions=(apply("Service", "s"),)))).result == "acted"
 

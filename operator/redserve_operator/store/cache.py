@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from redserve.cluster import labels
+from redserve_operator.decide.objects import is_made_for
 from redserve_operator.decide.observed import LoaderFacts, ObjectKey, Observed, PodFacts
 from redserve_operator.keys import ServiceKey
 from redserve_operator.kube.kinds import POD, REDSERVICE
@@ -36,7 +37,9 @@ class Entry:
     Attributes:
         service: Whose it is.
         uid, version: Which object, and which state of it.
-        content: The object, or what is known of a pod; None for a pod that tells nothing.
+        content: The object, or what is known of a pod; None for a pod that tells nothing, and for
+            what carries our label and was made by somebody else: no decision reads it, and it may
+            be large.
     """
 
     service: ServiceKey
@@ -78,7 +81,7 @@ class Store:
             return self._drop(kind, place)
         if metadata["uid"] in self._tombstones:
             return None
-        content = _content(kind, manifest)
+        content = _content(kind, manifest, service)
         entry = Entry(
             service, metadata["uid"], version, content, metadata.get("creationTimestamp", "")
         )
@@ -193,9 +196,13 @@ def service_of(kind: str, manifest: Manifest) -> ServiceKey | None:
     return ServiceKey(metadata["namespace"], name) if name else None
 
 
-def _content(kind: str, manifest: Manifest) -> Manifest | PodFacts | LoaderFacts | None:
+def _content(
+    kind: str, manifest: Manifest, service: ServiceKey
+) -> Manifest | PodFacts | LoaderFacts | None:
     if kind == POD.name:
         return pod_facts(manifest) or loader_facts(manifest)
+    if kind != REDSERVICE.name and not is_made_for(manifest, service.name):
+        return None
     return slim(kind, manifest)
 
 
