@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from redserve.cluster import labels
 from redserve.cluster.pod_template import pod_template
-from redserve.cluster.probes import START_LIMIT_S
+from redserve.cluster.probes import progress_limit_s
 
 if TYPE_CHECKING:
     from redserve.cluster.facts import Manifest
     from redserve.cluster.scope import Scope
     from redserve.spec.placement import Role
-
-_PULL_LIMIT_S: Final = 1800
-"""Longest pull of an image, seconds."""
 
 
 def deployment(scope: Scope, pool: Role) -> Manifest:
@@ -23,6 +20,7 @@ def deployment(scope: Scope, pool: Role) -> Manifest:
     Raises:
         ConfigError: `podTemplate` cannot be merged.
     """
+    template = pod_template(scope, pool)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -30,10 +28,10 @@ def deployment(scope: Scope, pool: Role) -> Manifest:
         "spec": {
             "selector": {"matchLabels": labels.revision_selector(scope.name, pool, scope.revision)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": steps(scope, pool)},
-            "progressDeadlineSeconds": START_LIMIT_S + _PULL_LIMIT_S,
+            "progressDeadlineSeconds": progress_limit_s(template),
             # Each revision is a Deployment of its own: there is nothing to roll back to.
             "revisionHistoryLimit": 0,
-            "template": pod_template(scope, pool),
+            "template": template,
         },
     }
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from redserve.cluster.names import MAIN_CONTAINER
 from redserve.cluster.ports import grpc_port
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from redserve.cluster.scope import Scope
     from redserve.spec.placement import Role
 
@@ -15,7 +18,30 @@ READINESS: Final = "readiness"
 LIVENESS: Final = ""
 START_LIMIT_S: Final = 1800
 """Longest start: reading the weights of a large model from a slow volume."""
+PULL_LIMIT_S: Final = 1800
+"""Longest pull of an image."""
 _START_PERIOD_S: Final = 2
+
+
+def progress_limit_s(template: Mapping[str, Any]) -> int:
+    """Longest time from making a pod to its being ready: the pull and what its probe allows.
+
+    Args:
+        template: A pod template, the manifest's `podTemplate` merged over it.
+    """
+    containers = template["spec"]["containers"]
+    main = next((one for one in containers if one.get("name") == MAIN_CONTAINER), {})
+    probe = main.get("startupProbe") or {}
+    # What Kubernetes takes for a word that is not there; nobody has checked these numbers yet.
+    delay, period, tries = (
+        value if isinstance(value := probe.get(field), int) and value else default
+        for field, default in (
+            ("initialDelaySeconds", 0),
+            ("periodSeconds", 10),
+            ("failureThreshold", 3),
+        )
+    )
+    return PULL_LIMIT_S + max(START_LIMIT_S, delay + period * tries)
 
 
 def probes(scope: Scope, pool: Role) -> dict[str, Any]:

@@ -362,3 +362,13 @@ def test_pull_secrets_of_manifest_and_release() -> None:
         {"name": "b"},
         {"name": "c"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("probe", "seconds"),
+    [(None, 3600), ({"failureThreshold": 3600}, 9000), ({"initialDelaySeconds": 600}, 4200)],
+)
+def test_a_deployment_waits_as_long_as_its_probe_lets_a_pod_start(probe: Any, seconds: int) -> None:
+    patch = {"spec": {"containers": [{"name": "main", "startupProbe": probe}]}}
+    llm = render(service(llm={"podTemplate": patch}), CONTEXT).pools[1]
+    assert llm.workload["spec"]["progressDeadlineSeconds"] == seconds

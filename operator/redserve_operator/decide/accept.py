@@ -108,7 +108,7 @@ def judge_probe(probed: Probed) -> None:
 
 
 def _pod(pool: PoolObjects, our_accounts: set[str]) -> Manifest:
-    template = _template(pool.workload)
+    template = template_of(pool.workload)
     spec = dict(template["spec"])
     if spec.get("serviceAccountName") in our_accounts:
         del spec["serviceAccountName"]
@@ -126,7 +126,8 @@ def _pod(pool: PoolObjects, our_accounts: set[str]) -> Manifest:
     }
 
 
-def _template(workload: Manifest) -> Manifest:
+def template_of(workload: Manifest) -> Manifest:
+    """The pod template of a Deployment or LeaderWorkerSet."""
     group = workload["spec"].get("leaderWorkerTemplate")
     template: Manifest = group["workerTemplate"] if group else workload["spec"]["template"]
     return template

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from redserve.cluster.probes import PULL_LIMIT_S, START_LIMIT_S
 from redserve_operator.decide import reasons
 from redserve_operator.decide.objects import newest, text_of, time_of
 from redserve_operator.decide.pool_view import LONGEST_MESSAGE
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from redserve_operator.decide.pool_view import PoolView, Trouble
     from redserve_operator.decide.reasons import Verdict
 
-PROGRESS_DEADLINE: Final = timedelta(minutes=20)
-"""Longest time without movement before a rollout is called stuck, drains apart."""
+PROGRESS_DEADLINE: Final = timedelta(seconds=PULL_LIMIT_S + START_LIMIT_S)
+"""Longest time without movement before a rollout is called stuck, drains and probes apart."""
 
 Verdicts = dict[str, "Verdict"]
 

@@ -235,7 +235,8 @@ ROLLOUT_STUCK: Final = Reason(
     "RolloutStuck",
     "False",
     ("Progressing", "Degraded"),
-    "Nothing has moved for longer than the progress deadline (20 minutes and the drain timeout).",
+    "Nothing has moved for longer than a start may take: half an hour for the image, half an hour "
+    "or what the startup probe allows for the process, and the drain timeout.",
 )
 AS_EXPECTED: Final = Reason(
     "AsExpected", "False", ("Degraded",), "Nothing is wrong that waiting would not mend."

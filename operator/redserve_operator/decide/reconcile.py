@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redserve.cluster.facts import Owner
 from redserve.cluster.names import POOLS
+from redserve.cluster.probes import progress_limit_s
 from redserve.cluster.scope import pool_spec
 from redserve_operator.decide.accept import (
     ManifestRefused,
     is_accepted,
     judge_probe,
     probe_pods,
+    template_of,
 )
 from redserve_operator.decide.answering import who_answers
 from redserve_operator.decide.census import OVERDUE, drains_now, is_overdue, take_census
-from redserve_operator.decide.conditions import PROGRESS_DEADLINE, Scene, deadline, judge, store
+from redserve_operator.decide.conditions import Scene, deadline, judge, store
 from redserve_operator.decide.data_path import data_path
 from redserve_operator.decide.events import conditions_by_type, edges
 from redserve_operator.decide.frozen import is_old_left, paused, refused
@@ -268,11 +270,16 @@ class _Round:
             if serves
             else None,
             moved=self._moved(census),
-            patience=PROGRESS_DEADLINE + self._longest_drain,
+            patience=self._longest_start + self._longest_drain,
         )
 
     def _max_unavailable(self, pool: Role) -> str:
         return pool_spec(self.service, pool).rollout.max_unavailable
+
+    @property
+    def _longest_start(self) -> timedelta:
+        templates = (template_of(pool.workload) for pool in self.rendered.pools)
+        return timedelta(seconds=max(progress_limit_s(template) for template in templates))
 
     @property
     def _longest_drain(self) -> timedelta:

@@ -106,7 +106,7 @@ def no_room_for_the_new_revision() -> World:
 def rollout_is_stuck() -> World:
     world = no_room_for_the_new_revision()
     world.step()
-    world.now += timedelta(minutes=23)
+    world.now += timedelta(minutes=63)
     return world
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -344,6 +345,29 @@ def test_a_rollout_that_does_not_move_is_stuck_until_something_moves():
     world.pod_starts(random.Random(0))
     world.step()
     assert world.conditions()["Progressing"] == ("True", "RolloutInProgress")
+
+
+def patient(seconds: int) -> dict[str, Any]:
+    probe = {"periodSeconds": 10, "failureThreshold": seconds // 10}
+    return {"spec": {"containers": [{"name": "main", "startupProbe": probe}]}}
+
+
+@pytest.mark.parametrize(
+    ("template", "minutes"), [({}, 60), (patient(60), 60), (patient(7200), 150)]
+)
+def test_a_start_that_the_probes_allow_is_not_stuck(template, minutes):
+    world = World({**SPEC, "llm": {"podTemplate": template}})
+    world.step()
+    drain = timedelta(seconds=120)
+    while world.workload_acts(random.Random(0)):
+        pass
+    world.step()
+    world.now += timedelta(minutes=minutes) - timedelta(seconds=1)
+    world.step()
+    assert world.conditions()["Degraded"] == ("False", "AsExpected")
+    world.now += drain + timedelta(seconds=1)
+    world.step()
+    assert world.conditions()["Degraded"] == ("True", "RolloutStuck")
 
 
 @pytest.mark.parametrize("has_status", [True, False])
