@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 from redserve.cluster import labels
 from redserve.telemetry.log import get_logger
+from redserve_operator.decide.objects import key_of
 from redserve_operator.decide.observed import Probed
 from redserve_operator.decide.plan import ApplyStatus, Delete
 from redserve_operator.decide.refusals import waits_for
 from redserve_operator.kube.backoff import Backoff
-from redserve_operator.kube.errors import NamespaceEnds
+from redserve_operator.kube.errors import KubeError, NamespaceEnds, Unauthorized
 from redserve_operator.trials import Trials
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ log = get_logger()
 
 REFUSED_AGAIN: Final = Backoff(first_s=2.0, longest_s=30.0, jitter=0.0)
 """When an object that was refused is tried again: what refused it may go at any time, unseen."""
+MOST_FAILED_KINDS: Final = 2
+"""When objects of more kinds cannot be written, the API server is in trouble and not an object:
+the look ends, to be tried again later."""
 ENDING_AGAIN_S: Final = 30.0
 """Should a namespace outlive its end after all."""
 
@@ -51,6 +55,26 @@ class Outcome:
 
     result: Result
     again_after_s: float | None = None
+
+
+@dataclass(slots=True)
+class _Done:
+    """What came of a plan's actions.
+
+    Attributes:
+        refused: Why an object is not taken as it is, or not from us.
+        failed: Objects that the API server could not write, such as those of a webhook that is
+            away.
+        is_moving: Whether anything was done.
+    """
+
+    refused: dict[ObjectKey, str] = field(default_factory=dict)
+    failed: dict[ObjectKey, KubeError] = field(default_factory=dict)
+    is_moving: bool = False
+
+    @property
+    def failed_kinds(self) -> set[str]:
+        return {key.kind for key in self.failed}
 
 
 class Worker:
@@ -77,18 +101,22 @@ class Worker:
         self._num_refused: dict[ServiceKey, int] = {}
         """Looks in a row that ended with a refused object."""
         self._rejected: dict[ServiceKey, dict[ObjectKey, str]] = {}
+        self._failing: dict[ServiceKey, frozenset[ObjectKey]] = {}
+        """What could not be written in the last look."""
 
     async def look(self, service: ServiceKey) -> Outcome:
         """Bring the cluster one step nearer to what the service wants.
 
         Raises:
-            KubeError: The API server did not answer as it should; to be tried again.
+            KubeError: The API server did not answer as it should; to be tried again. Unless there
+                was no answer at all, whatever else was to be done has been done and told.
         """
         observed = self._observe(service)
         if observed is None:
             self._trials.forget(service)
             self._num_refused.pop(service, None)
             self._rejected.pop(service, None)
+            self._failing.pop(service, None)
             return Outcome("gone")
         if observed.resource["metadata"].get("deletionTimestamp"):
             # Whoever deletes it in the foreground waits for the children: none must be made.
@@ -113,13 +141,17 @@ class Worker:
 
     async def _carry_out(self, service: ServiceKey, plan: Plan) -> Outcome:
         started = time.monotonic()
-        refused, is_moving = await self._act(service, plan.actions)
-        if refused:
+        done = await self._act(service, plan.actions)
+        if done.refused or done.failed:
             told = self._decide_again(service)
             if told is None:
                 return Outcome("gone")
             await self._tell(service, told)
-            return Outcome("refused", self._debounce_s if is_moving else self._patience_s(service))
+            for error in done.failed.values():
+                raise error  # the first, for the back-off; the rest has been done and told
+            return Outcome(
+                "refused", self._debounce_s if done.is_moving else self._patience_s(service)
+            )
         self._num_refused.pop(service, None)
         wrote_status = await self._tell(service, plan)
         # Spread, so that services that came up together are not looked at together for ever.
@@ -140,29 +172,44 @@ class Worker:
         # because the cache knows it already.
         return Outcome("acted", self._debounce_s if plan.actions else again)
 
-    async def _act(
-        self, service: ServiceKey, actions: Sequence[Action]
-    ) -> tuple[dict[ObjectKey, str], bool]:
-        """Do what can be done; returns what was refused, and whether anything was done."""
-        refused: dict[ObjectKey, str] = {}
-        is_moving = False
+    async def _act(self, service: ServiceKey, actions: Sequence[Action]) -> _Done:
+        """Do what can be done, and remember what was not.
+
+        Raises:
+            KubeError: Nothing more can be done now, whatever the object.
+        """
+        done = _Done()
         for action in actions:
-            if waits_for(action, refused):
+            if waits_for(action, {**done.refused, **done.failed}):
                 continue
-            key, message = await self._hands.carry_out(service, action)
+            try:
+                key, message = await self._hands.carry_out(service, action)
+            except KubeError as error:
+                key = action.key if isinstance(action, Delete) else key_of(action.manifest)
+                done.failed[key] = error
+                if not _is_about_an_object(error) or len(done.failed_kinds) > MOST_FAILED_KINDS:
+                    raise
+                log.warning("object failed", service=str(service), why=error.message, **_log(key))
+                continue
             if message is None:
-                is_moving = True
+                done.is_moving = True
                 continue
-            log.warning(
-                "object refused", service=str(service), kind=key.kind, name=key.name, why=message
-            )
-            refused[key] = message
+            log.warning("object refused", service=str(service), why=message, **_log(key))
+            done.refused[key] = message
             self._rejected.setdefault(service, {})[key] = message
+        self._remember(service, done)
+        return done
+
+    def _remember(self, service: ServiceKey, done: _Done) -> None:
         # Everything else that is wanted has been accepted, or is not wanted any more.
+        before = self._failing.pop(service, frozenset())
         self._rejected.pop(service, None)
-        if refused:
-            self._rejected[service] = refused
-        return refused, is_moving
+        # A failure that the next look mends is not worth a word in the status.
+        lasting = {key: error.message for key, error in done.failed.items() if key in before}
+        if done.failed:
+            self._failing[service] = frozenset(done.failed)
+        if done.refused or lasting:
+            self._rejected[service] = {**done.refused, **lasting}
 
     async def _tell(self, service: ServiceKey, plan: Plan) -> bool:
         resource = self._store.resource(service)
@@ -196,6 +243,15 @@ class Worker:
         """How long a service waits that has just been refused an object."""
         number = self._num_refused[service] = self._num_refused.get(service, 0) + 1
         return REFUSED_AGAIN.wait_s(number, 0.0)
+
+
+def _is_about_an_object(error: KubeError) -> bool:
+    """Whether other writes may still succeed: there was an answer, and not that all is too much."""
+    return error.status not in (0, 429) and not isinstance(error, (NamespaceEnds, Unauthorized))
+
+
+def _log(key: ObjectKey) -> dict[str, str]:
+    return {"kind": key.kind, "name": key.name}
 
 
 def _shown(action: Action) -> str:

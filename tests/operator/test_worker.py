@@ -13,7 +13,14 @@ from redserve_operator.acting import Hands
 from redserve_operator.decide.observed import ObjectKey, Observed, Probed
 from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete, Event, Plan
 from redserve_operator.keys import ServiceKey
-from redserve_operator.kube.errors import Forbidden, Invalid, KubeError, NamespaceEnds, Retryable
+from redserve_operator.kube.errors import (
+    Forbidden,
+    Invalid,
+    KubeError,
+    NamespaceEnds,
+    Retryable,
+    Unauthorized,
+)
 from redserve_operator.store.cache import Store
 from redserve_operator.trials import Trials
 from redserve_operator.worker import Outcome, Worker
@@ -115,6 +122,57 @@ async def test_the_first_failure_ends_the_round(desk: Desk) -> None:
     assert writes == ["ConfigMap", "Deployment"]
     await desk.look(Plan())
     assert set(desk.seen[0].children) == {ObjectKey("ConfigMap", "c")}
+
+
+async def test_an_object_that_cannot_be_written_holds_up_nothing_else(desk: Desk) -> None:
+    broken = Retryable("failed calling webhook: no endpoints", status=500)
+    desk.kube.refuse["apply", "NetworkPolicy"] = broken
+    actions = (apply("NetworkPolicy", "n"), apply("Deployment", "d", why="scaled"))
+    first, second = Plan(actions=actions, status={"n": 0}), Plan(actions=actions, status={"n": 1})
+    with pytest.raises(Retryable, match="webhook"):
+        await desk.look(first, second)
+    assert desk.kube.stored("Deployment", "d")
+    assert desk.kube.stored("RedService", "demo")["status"] == {"n": 1}
+    # It may have passed by the next look; only what lasts is told.
+    assert not desk.seen[1].rejected
+    with pytest.raises(Retryable, match="webhook"):
+        await desk.look(first, second)
+    key = ObjectKey("NetworkPolicy", "n")
+    assert dict(desk.seen[1].rejected) == {key: "failed calling webhook: no endpoints"}
+    desk.kube.refuse.clear()
+    assert (await desk.look(first)).result == "acted"
+    await desk.look(Plan())
+    assert not desk.seen[0].rejected
+
+
+async def test_what_needs_an_object_that_cannot_be_written_waits(desk: Desk) -> None:
+    desk.kube.refuse["apply", "ConfigMap"] = Retryable("etcd: too large", status=500)
+    needs = apply("Deployment", "d")
+    volume = {"name": "v", "configMap": {"name": "c"}}
+    needs.manifest["spec"] = {"containers": [{"name": "main"}], "volumes": [volume]}
+    with pytest.raises(Retryable):
+        await desk.look(Plan(actions=(apply("ConfigMap", "c"), needs)))
+    assert ("Deployment", "ns", "d") not in desk.kube.objects
+
+
+@pytest.mark.parametrize(
+    ("error", "num_tried"),
+    [
+        (Retryable("etcd is away", status=503), 3),
+        (Retryable("no connection"), 1),
+        (BUSY, 1),
+        (Unauthorized("who are you?", status=401), 1),
+    ],
+)
+async def test_an_api_server_in_trouble_is_not_asked_for_every_object(
+    desk: Desk, error: KubeError, num_tried: int
+) -> None:
+    kinds = ("ConfigMap", "Service", "Role", "Deployment", "Job")
+    desk.kube.refuse = {("apply", kind): error for kind in kinds}
+    plan = Plan(actions=tuple(apply(kind, "x", why="healed") for kind in kinds), status={"a": 1})
+    with pytest.raises(type(error)):
+        await desk.look(plan)
+    assert [verb for verb, *_ in desk.kube.calls] == ["apply"] * num_tried
 
 
 @pytest.mark.parametrize(
