@@ -57,6 +57,11 @@ class RouterMetrics:
         self.queue_requests = Gauge(
             "redserve_queue_requests", "Requests that wait at the router", registry=registry
         )
+        self.queue_oldest = Gauge(
+            "redserve_queue_oldest_seconds",
+            "Age of the request that has waited at the router the longest; 0 if none waits",
+            registry=registry,
+        )  # fmt: skip
         self.queue = Histogram(
             "redserve_queue_seconds", "Time that a request waited at the router",
             buckets=SHORT_BUCKETS, registry=registry,

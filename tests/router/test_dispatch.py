@@ -255,6 +255,21 @@ async def test_cancelled_client_cancels_everywhere():
         assert c.router.dispatcher.num_inflight == 0
 
 
+async def test_the_age_of_the_oldest_waiting_request_is_known():
+    async with cluster() as c:
+        name = "redserve_queue_oldest_seconds"
+        assert c.router.registry.get_sample_value(name) == 0
+        c.encoders[0].describe_gate = asyncio.Event()
+        began = asyncio.get_running_loop().time()
+        asked = asyncio.ensure_future(c.ask(question(picture("red"))))
+        await c.encoders[0].journal.wait_count("describe", 1)
+        age_s = c.router.registry.get_sample_value(name)
+        assert 0 < age_s <= asyncio.get_running_loop().time() - began
+        c.encoders[0].describe_gate.set()
+        await asked
+        assert c.router.registry.get_sample_value(name) == 0
+
+
 async def test_client_that_goes_while_images_are_described():
     async with cluster() as c:
         c.encoders[0].describe_gate = asyncio.Event()

@@ -62,7 +62,8 @@ def test_names_carry_their_unit():
     [
         (
             RouterMetrics,
-            "requests ttft tpot duration queue_requests queue overlap_ratio transport_item "
+            "requests ttft tpot duration queue_requests queue_oldest queue overlap_ratio "
+            "transport_item "
             "inflight items item_retries prompt_tokens output_tokens preprocess replica_serving "
             "slo_events slo_objective slo_threshold",
         ),

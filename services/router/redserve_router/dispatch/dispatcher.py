@@ -37,6 +37,7 @@ class Dispatcher:
         self._services = services
         self._living: set[RequestLife] = set()
         self._clean_ups: set[asyncio.Task[None]] = set()
+        services.metrics.queue_oldest.set_function(self._oldest_wait_s)
 
     @property
     def num_inflight(self) -> int:
@@ -112,6 +113,12 @@ class Dispatcher:
             self._account(life, question, timeline, code)
             if code != "OK" or any(state.attempt > 1 for state in life.items):
                 self._clean_up(question.sequence_id, life.used_encoders)
+
+    def _oldest_wait_s(self) -> float:
+        """Of the request that no LLM replica has admitted for the longest; from any thread."""
+        living = tuple(self._living)
+        waiting = [life.received_ns for life in living if not life.admitted_ns]
+        return max(0, now_ns() - min(waiting)) / 1e9 if waiting else 0.0
 
     def _check_room(self) -> None:
         limit = self._services.limits.max_inflight_requests

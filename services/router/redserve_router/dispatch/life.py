@@ -50,6 +50,7 @@ class RequestLife:
 
     Attributes:
         deadline: As given.
+        received_ns: When the question arrived.
         items: State of every item, once the pictures are known.
         num_prompt_tokens: 0 until the prompt is known.
         made: Tokens sent to the client.
@@ -68,6 +69,7 @@ class RequestLife:
         send: Callable[[AnswerEvent], None],
     ) -> None:
         self.deadline = deadline
+        self.received_ns = question.received_ns
         self.items: tuple[ItemState, ...] = ()
         self.num_prompt_tokens = 0
         self.made: list[int] = []
