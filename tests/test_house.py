@@ -47,6 +47,8 @@ BREAKS = [
     ("The library is layered", "redserve/scheduling", "import redserve.wire"),
     ("The core is pure Python", "redserve/routing", "import asyncio"),
     ("The core is pure Python", "redserve/slo", "import time"),
+    ("The library is layered", "redserve/observability", "import redserve.cluster"),
+    ("Rules are made without clocks or I/O", "redserve/observability", "import asyncio"),
     ("The core is pure Python", "redserve/bench/report", "import time"),
     ("Only the wire, gRPC transport", "redserve/local", "import redserve.v1.types_pb2"),
     ("torch stays in modeling", "redserve/telemetry", "import torch"),

@@ -1,0 +1,64 @@
+"""`redserve rules`: what Prometheus is told about a service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import yaml
+
+from redserve.cli.common import add_manifest
+from redserve.local.scrape import RULE_FILES, scrape_config
+from redserve.local.state import find_service
+from redserve.observability import rule_file
+from redserve.spec.manifest import open_manifest
+from redserve.spec.settings import runtime_directory
+
+if TYPE_CHECKING:
+    import argparse
+
+    from redserve.cli.common import Subparsers
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "rules",
+        help="print recording rules and alerts for Prometheus",
+        description="Print the rule file of a manifest: what the promises (spec.slos) and the "
+        "pools of a service mean to Prometheus. Nothing is sent anywhere. Series are found by the "
+        "labels redservice, namespace, pool and revision.",
+    )
+    add_manifest(parser)
+    parser.add_argument(
+        "--namespace",
+        metavar="NAME",
+        help="the label namespace of its series (default: the manifest's; without one, any)",
+    )
+    parser.add_argument(
+        "--scrape-config",
+        action="store_true",
+        help="instead, print a configuration of Prometheus for a service that 'redserve up' runs; "
+        f"it reads rules from {RULE_FILES} in its folder",
+    )
+    parser.add_argument(
+        "--service",
+        metavar="NAME",
+        help="with --scrape-config: which one, if several run on this machine",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print one of the two files.
+
+    Raises:
+        ConfigError: There is no such manifest, it is wrong, or no such service runs here.
+    """
+    if arguments.scrape_config:
+        printed = scrape_config(find_service(runtime_directory(), arguments.service))
+    else:
+        service = open_manifest(arguments.file).service
+        namespace = arguments.namespace or service.metadata.namespace
+        printed = rule_file(service, namespace=namespace)
+    print(yaml.safe_dump(printed, sort_keys=False, width=1000, allow_unicode=True), end="")
+    return 0
