@@ -49,16 +49,18 @@ def draw_png(size: PictureSize, seed: str) -> bytes:
     """
     colours = Random(seed).randbytes(3 * NUM_TILES * NUM_TILES)
     columns = [x * NUM_TILES // size.width for x in range(size.width)]
-    lines = []
+    rows = [y * NUM_TILES // size.height for y in range(size.height)]
+    packer = zlib.compressobj(1)
+    packed = []
     for row in range(NUM_TILES):
         tiles = [colours[3 * (row * NUM_TILES + n) :][:3] for n in range(NUM_TILES)]
         # A line begins with its filter: 0 is none.
-        lines.append(b"\x00" + b"".join(tiles[column] for column in columns))
-    packer = zlib.compressobj(1)
-    pixels = [packer.compress(lines[y * NUM_TILES // size.height]) for y in range(size.height)]
-    pixels.append(packer.flush())
+        line = b"\x00" + b"".join(tiles[column] for column in columns)
+        # Large pieces: packing them lets other threads run.
+        packed.append(packer.compress(line * rows.count(row)))
+    packed.append(packer.flush())
     header = struct.pack(">IIBBBBB", size.width, size.height, 8, 2, 0, 0, 0)
-    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", b"".join(pixels)) + _chunk(b"IEND", b"")
+    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", b"".join(packed)) + _chunk(b"IEND", b"")
     return _SIGNATURE + chunks
 
 

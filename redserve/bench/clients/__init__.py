@@ -1,0 +1,1 @@
+"""Who asks: one class per protocol, all with the same verbs."""

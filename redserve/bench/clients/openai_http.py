@@ -1,0 +1,182 @@
+"""Any OpenAI-compatible server, by HTTP and server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from redserve.bench.clients.base import Stopwatch
+from redserve.bench.clients.events import EventReader, error_message
+from redserve.bench.outcome import Problem
+from redserve.bench.pictures import media_type
+from redserve.errors import ConfigError, ModelNotFound, Unavailable
+from redserve.slo import End
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import httpx
+
+    from redserve.bench.clients.base import Manners
+    from redserve.bench.outcome import Answer
+    from redserve.bench.questions import Question
+
+_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 415, 422})
+_MODELS_TIMEOUT_S: Final = 10.0
+_MAX_ERROR_BYTES: Final = 4096
+
+
+class HttpClient:
+    """Asks a server.
+
+    Args:
+        base_url: For example `http://127.0.0.1:8000/v1`.
+        manners: How to ask.
+        api_key: Sent as a bearer token; empty sends none.
+
+    Raises:
+        ConfigError: httpx is not installed.
+    """
+
+    def __init__(self, base_url: str, manners: Manners, api_key: str = "") -> None:
+        self._httpx = _import_httpx()
+        self._base_url = base_url.rstrip("/")
+        self._manners = manners
+        self._model = manners.model
+        self._http: httpx.AsyncClient = self._httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            # The deadline of a request is one timer around all of it.
+            timeout=None,
+            limits=self._httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            # Neither a proxy from the environment nor a password from ~/.netrc is meant.
+            trust_env=False,
+        )
+
+    @property
+    def model(self) -> str:
+        """Name of the model that answers."""
+        return self._model
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        try:
+            if not self._model:
+                self._model = await self._first_model()
+        except BaseException:
+            await self._http.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._http.__aexit__(None, None, None)
+
+    async def ask(self, question: Question) -> Answer:
+        """See `Client`."""
+        content = json.dumps(self._body(question)).encode()
+        watch = Stopwatch()
+        try:
+            async with asyncio.timeout(self._manners.timeout_s):
+                return await self._stream(content, watch)
+        except TimeoutError:
+            message = f"no whole answer within {self._manners.timeout_s:g} s"
+            return watch.stop(Problem(End.EXPIRED, "DEADLINE_EXCEEDED", message), counted=False)
+        except self._httpx.HTTPError as error:
+            message = f"{type(error).__name__}: {error}"
+            return watch.stop(Problem(End.FAILED, "CONNECTION", message), counted=False)
+        except ValueError as error:
+            message = f"the stream cannot be read: {error}"
+            return watch.stop(Problem(End.FAILED, "BAD_STREAM", message), counted=False)
+
+    async def _stream(self, content: bytes, watch: Stopwatch) -> Answer:
+        url = f"{self._base_url}/chat/completions"
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        request = self._http.build_request("POST", url, content=content, headers=headers)
+        response = await self._http.send(request, stream=True)
+        try:
+            if response.status_code != 200:
+                return watch.stop(await _refusal(response), counted=False)
+            return await _read(response, watch)
+        finally:
+            await response.aclose()
+
+    async def _first_model(self) -> str:
+        url = f"{self._base_url}/models"
+        try:
+            response = await self._http.get(url, timeout=_MODELS_TIMEOUT_S)
+            response.raise_for_status()
+            return str(response.json()["data"][0]["id"])
+        except self._httpx.HTTPStatusError as error:
+            raise Unavailable(f"{url} answers {error.response.status_code}") from error
+        except (self._httpx.HTTPError, self._httpx.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise Unavailable(f"{url} does not answer: {reason}") from error
+        except (ValueError, LookupError, TypeError) as error:
+            raise ModelNotFound(f"{url} lists no model; choose one", field="--model") from error
+
+    def _body(self, question: Question) -> dict[str, Any]:
+        parts: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": data_url(picture)}}
+            for picture in question.pictures
+        ]
+        parts.append({"type": "text", "text": question.text})
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": parts}],
+            "max_tokens": question.max_tokens,
+            "temperature": self._manners.temperature,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if self._manners.ignore_eos:
+            body["ignore_eos"] = True
+        return body
+
+
+def data_url(picture: bytes) -> str:
+    """A picture as `data:image/...;base64,...`."""
+    kind = media_type(picture) or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(picture).decode('ascii')}"
+
+
+async def _read(response: httpx.Response, watch: Stopwatch) -> Answer:
+    reader = EventReader()
+    num_tokens: int | None = None
+    is_whole = False
+    async for line in response.aiter_lines():
+        piece = reader.feed(line)
+        if piece is None:
+            continue
+        if piece.error is not None:
+            return watch.stop(Problem(End.FAILED, "STREAM_ERROR", piece.error), counted=False)
+        if piece.has_text:
+            watch.note()
+        if piece.num_output_tokens is not None:
+            num_tokens = piece.num_output_tokens
+        is_whole = is_whole or piece.is_last or piece.finish_reason is not None
+        if piece.is_last:
+            break
+    problem = None if is_whole else Problem(End.FAILED, "TRUNCATED", "the answer broke off")
+    return watch.stop(problem, num_tokens=num_tokens, counted=False)
+
+
+async def _refusal(response: httpx.Response) -> Problem:
+    body = await response.aread()
+    try:
+        message = error_message(json.loads(body))
+    except ValueError:
+        message = body[:_MAX_ERROR_BYTES].decode(errors="replace")
+    status = response.status_code
+    end = End.REFUSED if status in _REFUSED else End.FAILED
+    return Problem(end, f"HTTP_{status}", message or response.reason_phrase)
+
+
+def _import_httpx() -> ModuleType:
+    """Of the router's extra: not every installation has it."""
+    try:
+        import httpx
+    except ImportError as error:
+        message = "asking by HTTP needs httpx: install redserve[router], or ask by gRPC (--address)"
+        raise ConfigError(message, field="--url") from error
+    return httpx

@@ -1,0 +1,210 @@
+"""The client of OpenAI-compatible servers, against our router and against peers of all sorts."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redserve.bench.clients.base import Manners
+from redserve.bench.clients.events import EventReader, Piece, read_data
+from redserve.bench.clients.openai_http import HttpClient
+from redserve.bench.pictures import PictureSize, draw_png
+from redserve.bench.questions import Question
+from redserve.errors import ConfigError, ModelNotFound, Unavailable
+from redserve.slo import End
+from tests.bench.fake_openai import DONE, WHOLE, FakeOpenAi, event, text, usage
+from tests.router.cluster import MODEL, cluster
+
+if TYPE_CHECKING:
+    from redserve.bench.outcome import Answer
+
+PICTURE = draw_png(PictureSize(32, 32), "a")
+QUESTION = Question((PICTURE,), "what is this ?", 7)
+
+
+async def ask(server: FakeOpenAi, manners: Manners | None = None) -> Answer:
+    async with server.running() as url, HttpClient(url, manners or Manners()) as client:
+        return await client.ask(QUESTION)
+
+
+async def test_a_whole_answer_of_our_router():
+    async with cluster() as c, HttpClient(f"{c.http}/v1", Manners()) as client:
+        assert client.model == MODEL
+        answer = await client.ask(QUESTION)
+        assert answer.problem is None
+        assert (answer.num_tokens, answer.counted) == (5, True)
+        assert answer.first_token_s is not None
+        assert answer.last_token_s is not None
+        assert answer.start_s < answer.first_token_s <= answer.last_token_s <= answer.end_s
+        (request,) = c.llms[0].journal.all("generate")
+        assert request.sampling.max_tokens == 7
+        assert len(request.items) == 1
+
+
+async def test_what_is_asked():
+    server = FakeOpenAi()
+    async with server.running() as url:
+        manners = Manners(model="other", temperature=0.5, ignore_eos=True)
+        async with HttpClient(url + "/", manners, api_key="secret") as client:
+            await client.ask(QUESTION)
+    (body,) = server.bodies
+    assert server.keys == ["Bearer secret"]
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("other", 0.5, 7)
+    assert body["ignore_eos"] is True
+    image, words = body["messages"][0]["content"]
+    assert words == {"type": "text", "text": "what is this ?"}
+    head, _, data = image["image_url"]["url"].partition(",")
+    assert head == "data:image/png;base64"
+    assert base64.b64decode(data) == PICTURE
+
+
+async def test_fields_that_not_every_server_knows_are_left_out():
+    server = FakeOpenAi()
+    await ask(server)
+    assert "ignore_eos" not in server.bodies[0]
+    assert server.keys == [None]
+
+
+async def test_a_server_without_counts():
+    server = FakeOpenAi()
+    server.pieces = (text("one"), text(" two"), text("", "length"), DONE)
+    answer = await ask(server)
+    assert answer.problem is None
+    assert (answer.num_tokens, answer.counted) == (2, False)
+
+
+async def test_thoughts_before_the_answer_are_tokens():
+    server = FakeOpenAi()
+    thought = event({"choices": [{"delta": {"reasoning_content": "hm"}}]})
+    server.pieces = (thought, text("one", "stop"), DONE)
+    assert (await ask(server)).num_tokens == 2
+
+
+async def test_an_answer_without_a_token_is_whole():
+    server = FakeOpenAi()
+    server.pieces = (text("", "stop"), DONE)
+    answer = await ask(server)
+    assert answer.problem is None
+    assert answer.first_token_s is None
+
+
+@pytest.mark.parametrize(
+    ("status", "end"),
+    [(400, End.REFUSED), (401, End.REFUSED), (404, End.REFUSED), (422, End.REFUSED),
+     (429, End.FAILED), (500, End.FAILED), (503, End.FAILED)],
+)  # fmt: skip
+async def test_a_refusal(status: int, end: End):
+    server = FakeOpenAi()
+    server.status = status
+    server.refusal = json.dumps({"error": {"message": "no"}})
+    problem = (await ask(server)).problem
+    assert problem is not None
+    assert (problem.end, problem.reason, problem.message) == (end, f"HTTP_{status}", "no")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [("busy", "busy"), ('{"detail": "x"}', "{'detail': 'x'}"), ("", "Service Unavailable"),
+     ('{"error": "x"}', "x")],
+)  # fmt: skip
+async def test_refusals_of_other_shapes(body: str, message: str):
+    server = FakeOpenAi()
+    server.status = 503
+    server.refusal = body
+    problem = (await ask(server)).problem
+    assert problem is not None
+    assert problem.message == message
+
+
+@pytest.mark.parametrize(
+    ("pieces", "reason"),
+    [
+        ((text("one"), 'event: error\ndata: {"error": {"message": "x"}}\n\n'), "STREAM_ERROR"),
+        ((text("one"),), "TRUNCATED"),
+        ((text("one"), "data: {broken\n\n"), "BAD_STREAM"),
+        ((text("one"), "data: 5\n\n"), "BAD_STREAM"),
+    ],
+)
+async def test_an_answer_that_breaks_off(pieces: tuple[str, ...], reason: str):
+    server = FakeOpenAi()
+    server.pieces = pieces
+    answer = await ask(server)
+    assert answer.problem is not None
+    assert (answer.problem.end, answer.problem.reason) == (End.FAILED, reason)
+    assert answer.first_token_s is not None
+
+
+async def test_a_deadline():
+    server = FakeOpenAi()
+
+    async def hang(number: int) -> None:
+        if number == 2:
+            await asyncio.Event().wait()
+
+    server.before_piece = hang
+    answer = await ask(server, Manners(timeout_s=0.5))
+    assert answer.problem is not None
+    assert (answer.problem.end, answer.problem.reason) == (End.EXPIRED, "DEADLINE_EXCEEDED")
+    assert answer.end_s - answer.start_s >= 0.4
+
+
+async def test_nobody_answers():
+    with pytest.raises(Unavailable, match="does not answer"):
+        await HttpClient("http://127.0.0.1:1/v1", Manners()).__aenter__()
+    async with HttpClient("http://127.0.0.1:1/v1", Manners(model="peer")) as client:
+        problem = (await client.ask(QUESTION)).problem
+    assert problem is not None
+    assert (problem.end, problem.reason) == (End.FAILED, "CONNECTION")
+
+
+async def test_a_server_that_lists_nothing():
+    server = FakeOpenAi()
+    server.models = ()
+    with pytest.raises(ModelNotFound, match="lists no model"):
+        await ask(server)
+
+
+def test_without_httpx(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(ConfigError, match=r"install redserve\[router\]"):
+        HttpClient("http://127.0.0.1:1/v1", Manners())
+
+
+LINES = st.lists(st.sampled_from(["", ": comment", "event: x", "id: 1", "retry: 5", "data"]))
+
+
+@given(LINES)
+def test_lines_without_data_mean_nothing(lines: list[str]):
+    reader = EventReader()
+    assert [reader.feed(line) for line in lines] == [None] * len(lines)
+
+
+@given(LINES.filter(lambda lines: "data" not in lines))
+def test_an_event_among_other_lines(lines: list[str]):
+    reader = EventReader()
+    for line in lines:
+        reader.feed(line)
+    assert reader.feed('data:{"choices": [{"delta":') is None
+    assert reader.feed('data: {"content": "one"}}]}') is None
+    assert reader.feed("") == Piece(has_text=True)
+
+
+@pytest.mark.parametrize("piece", WHOLE)
+def test_events_do_not_mind_how_lines_end(piece: str):
+    reader = EventReader()
+    found = [reader.feed(line) for line in piece.replace("\n", "\r\n").splitlines()]
+    assert found[-1] is not None
+
+
+def test_strange_shapes_bring_nothing():
+    for content in ({}, {"choices": None}, {"choices": [5]}, {"choices": [{"delta": None}]},
+                    {"usage": 5}, {"usage": {"completion_tokens": "5"}}):  # fmt: skip
+        assert read_data(json.dumps(content)) == Piece()
+    assert read_data(usage(5).removeprefix("data: ")).num_output_tokens == 5
