@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redserve.cluster import labels
 from redserve.cluster.accounts import account_name
+from redserve.cluster.blanks import without_blanks
 from redserve.cluster.container import grace_period_s, main_container
 from redserve.cluster.loader import init_containers
 from redserve.cluster.names import MAIN_CONTAINER
@@ -47,7 +48,7 @@ def merged_template(scope: Scope, pool: Role) -> Manifest:
     """
     base, patch = _generated(scope, pool), scope.pool(pool).pod_template or {}
     merged: Manifest = merge_pod_template(base, patch, f"spec.{pool}.podTemplate")
-    return merged
+    return {**merged, "spec": without_blanks(merged["spec"])} if "spec" in merged else merged
 
 
 def _generated(scope: Scope, pool: Role) -> Manifest:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from redserve_operator.decide.drift import differences, is_empty
+from redserve_operator.decide.drift import differences
+from redserve_operator.decide.empties import is_empty
 from redserve_operator.decide.objects import key_of, stamp_of, uid_of
 from redserve_operator.decide.observed import Amended
 

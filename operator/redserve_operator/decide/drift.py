@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from redserve.spec.quantity import Quantity
+from redserve_operator.decide.empties import says_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,9 +46,16 @@ _PORT_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 """Keys of `ports` by the field that holds it; those of a NetworkPolicy are one value."""
 _KEY_DEFAULTS: Final[Mapping[str, str]] = {"protocol": "TCP"}
 _WHOLE_MAPS: Final = frozenset(
-    {"matchLabels", "namespaceSelector", "nodeSelector", "podSelector", "selector"}
+    {"emptyDir", "matchLabels", "namespaceSelector", "nodeSelector", "podSelector", "selector"}
 )
-"""Maps that Kubernetes treats as one value: a foreign key in them is a change of ours."""
+"""Maps that are one value: a foreign key in them is a change of ours."""
+_WHOLE_ENTRIES: Final = frozenset({"egress", "from", "ingress", "rules", "to", "volumes"})
+"""Lists whose entries are one value each: another source of a volume, a peer that is wider."""
+_EITHER: Final[Mapping[str, frozenset[str]]] = {
+    "env": frozenset({"value", "valueFrom"}),
+    "spec": frozenset({"maxUnavailable", "minAvailable"}),  # of a PodDisruptionBudget
+}
+"""Fields of which an object holds one: the other one beside or instead of ours is a change."""
 _AMOUNT_MAPS: Final = frozenset({"capacity", "hard", "limits", "overhead", "requests"})
 _AMOUNTS: Final = frozenset({"divisor", "sizeLimit"})
 
@@ -70,7 +78,8 @@ class Difference:
 def drifted(desired: Mapping[str, Any], observed: Mapping[str, Any]) -> bool:
     """Whether some field that we want is missing or has another value.
 
-    Absent and empty are the same: the API server drops empty lists, maps and texts as it pleases.
+    Absent and empty are the same where a field that is not there means just that: the API server
+    drops empty lists, maps and texts as it pleases.
     """
     return next(_compare(desired, observed, (), ""), None) is not None
 
@@ -81,7 +90,8 @@ def differences(desired: Mapping[str, Any], observed: Mapping[str, Any]) -> tupl
 
 
 def _compare(want: Any, have: Any, path: tuple[str, ...], where: str) -> Iterator[Difference]:
-    if is_empty(want) and is_empty(have):
+    field = path[-1] if path else ""
+    if says_nothing(field, want) and says_nothing(field, have):
         return
     if isinstance(want, dict) and isinstance(have, dict):
         yield from _compare_maps(want, have, path, where)
@@ -94,13 +104,23 @@ def _compare(want: Any, have: Any, path: tuple[str, ...], where: str) -> Iterato
 def _compare_maps(
     want: Mapping[str, Any], have: Mapping[str, Any], path: tuple[str, ...], where: str
 ) -> Iterator[Difference]:
-    if path and path[-1] in _WHOLE_MAPS:
-        foreign = (key for key in have if key not in want)
-        if any(not is_empty(have[key]) for key in foreign):
-            yield Difference(where, want, have)
-            return
+    if any(have[key] not in (None, []) for key in _excluded(want, have, path)):
+        yield Difference(where, want, have)
+        return
     for key, value in want.items():
         yield from _compare(value, have.get(key), (*path, key), f"{where}.{key}".removeprefix("."))
+
+
+def _excluded(
+    want: Mapping[str, Any], have: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[str]:
+    """Fields of others that cannot be there beside ours."""
+    field = path[-1] if path else ""
+    foreign = (key for key in have if key not in want)
+    if field in _WHOLE_MAPS or field in _WHOLE_ENTRIES:
+        yield from foreign
+    elif not _EITHER.get(field, frozenset()).isdisjoint(want):
+        yield from (key for key in foreign if key in _EITHER[field])
 
 
 def _compare_lists(
@@ -160,11 +180,12 @@ def _is_amount(path: tuple[str, ...]) -> bool:
 
 def _same_amount(want: Any, have: Any) -> bool:
     try:
-        return Quantity.parse(str(want)).value == Quantity.parse(str(have)).value
+        return _milli(want) == _milli(have)
     except ValueError:
         return False
 
 
-def is_empty(value: Any) -> bool:
-    """Whether leaving it out says the same, for the API server."""
-    return value is None or value in ({}, [], (), "") or (value == 0 and value is not True)
+def _milli(amount: Any) -> int:
+    """In thousandths, rounded up, as the API server keeps all amounts; raises `ValueError`."""
+    value = Quantity.parse(str(amount)).value * 1000
+    return -(-value.numerator // value.denominator)

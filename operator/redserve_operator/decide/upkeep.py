@@ -38,6 +38,7 @@ _FIXED: Final[Mapping[str, tuple[str, ...]]] = {
     "RoleBinding": ("roleRef",),
 }
 """What the API server never lets change: then the object is made anew."""
+_BOUNDS: Final = ("maxUnavailable", "minAvailable")
 _NEEDED_BY_PODS: Final = frozenset({"Role", "RoleBinding", "ServiceAccount"})
 """What pods of an old revision may still use: it goes when they are gone."""
 _MADE: Final = _NEEDED_BY_PODS | frozenset(
@@ -81,10 +82,23 @@ def keep(
         return None
     if any(drifted({field: desired.get(field)}, have) for field in fixed):
         return Delete(key_of(have), uid_of(have), "replaced")
+    desired = without_other_bound(desired, have)
     if not same:
         return Apply(desired, labels.MANAGER, "changed")
     resized = have["kind"] in WORKLOADS and not drifted(without_replicas(desired), have)
     return Apply(desired, labels.MANAGER, "scaled" if resized else "healed")
+
+
+def without_other_bound(desired: Manifest, have: Manifest) -> Manifest:
+    """What to write so that a PodDisruptionBudget loses a bound that others gave it.
+
+    It may have one only, and an apply takes away what is others' only where it says null.
+    """
+    if desired["kind"] != "PodDisruptionBudget":
+        return desired
+    spec = desired["spec"]
+    foreign = [one for one in _BOUNDS if one not in spec and one in (have.get("spec") or {})]
+    return {**desired, "spec": {**spec, **dict.fromkeys(foreign)}} if foreign else desired
 
 
 def resize(

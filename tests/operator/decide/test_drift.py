@@ -19,8 +19,19 @@ SAME: dict[str, Any] = {
     "empty list and nothing": ({"spec": {"args": []}}, {"spec": {}}),
     "empty text and nothing": ({"spec": {"a": ""}}, {"spec": {}}),
     "false and nothing": ({"spec": {"a": False}}, {"spec": {}}),
-    "nothing and zero": ({"spec": {"a": 0}}, {"spec": {}}),
-    "emptyDir": ({"v": {"emptyDir": {}}}, {"v": {}}),
+    "nothing and zero": ({"spec": {"minReadySeconds": 0}}, {"spec": {}}),
+    "less than the API server counts": (
+        container(resources={"requests": {"cpu": "100u"}}),
+        container(resources={"requests": {"cpu": "1m"}}),
+    ),
+    "a key of a rule that nobody wrote": (
+        {"spec": {"rules": [{"action": "Ignore"}]}},
+        {"spec": {"rules": [{"action": "Ignore", "onPodConditions": None}]}},
+    ),
+    "defaults of a volume's source": (
+        {"spec": {"volumes": [{"name": "a", "configMap": {"name": "b"}}]}},
+        {"spec": {"volumes": [{"name": "a", "configMap": {"name": "b", "defaultMode": 420}}]}},
+    ),
     "memory in another unit": (
         container(resources={"limits": {"memory": "1024Mi"}}),
         container(resources={"limits": {"memory": "1Gi"}}),
@@ -64,6 +75,41 @@ SAME: dict[str, Any] = {
     ),
 }
 CHANGED: dict[str, Any] = {
+    "a token that is not to be mounted": ({"automountServiceAccountToken": False}, {}),
+    "a right that is not to be had": (
+        container(securityContext={"allowPrivilegeEscalation": False}),
+        container(securityContext={}),
+    ),
+    "a zero that means something": ({"spec": {"terminationGracePeriodSeconds": 0}}, {"spec": {}}),
+    "another source of a volume": (
+        {"spec": {"volumes": [{"name": "tmp", "emptyDir": {}}]}},
+        {"spec": {"volumes": [{"name": "tmp", "hostPath": {"path": "/var"}}]}},
+    ),
+    "a source beside ours": (
+        {"spec": {"volumes": [{"name": "tmp", "emptyDir": {}}]}},
+        {"spec": {"volumes": [{"name": "tmp", "emptyDir": {}, "hostPath": {"path": "/var"}}]}},
+    ),
+    "scratch space in memory": (
+        {"spec": {"volumes": [{"name": "tmp", "emptyDir": {}}]}},
+        {"spec": {"volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory"}}]}},
+    ),
+    "the other bound of a budget": (
+        {"spec": {"maxUnavailable": 0}},
+        {"spec": {"minAvailable": 0}},
+    ),
+    "a variable's value from elsewhere": (
+        container(env=[{"name": "A", "value": ""}]),
+        container(env=[{"name": "A", "valueFrom": {"secretKeyRef": {"name": "x"}}}]),
+    ),
+    "pods of all namespaces": (
+        {"spec": {"ingress": [{"from": [{"podSelector": {"a": "1"}}]}]}},
+        {"spec": {"ingress": [{"from": [{"podSelector": {"a": "1"}, "namespaceSelector": {}}]}]}},
+    ),
+    "all pods are not none": ({"spec": {"podSelector": {}}}, {"spec": {}}),
+    "a selector with an empty value more": (
+        {"spec": {"nodeSelector": {"a": "1"}}},
+        {"spec": {"nodeSelector": {"a": "1", "b": ""}}},
+    ),
     "another value": ({"spec": {"a": 1}}, {"spec": {"a": 2}}),
     "gone": ({"spec": {"a": 1}}, {"spec": {}}),
     "another type": ({"spec": {"a": {"b": 1}}}, {"spec": {"a": [1]}}),

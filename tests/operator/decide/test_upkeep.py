@@ -83,6 +83,16 @@ def test_a_job_that_is_done_is_left_alone_and_one_that_is_not_is_made_anew():
     assert written(JOB, failed) is None
 
 
+def test_a_budget_loses_the_bound_that_others_gave_it():
+    budget = manifest("PodDisruptionBudget", spec={"maxUnavailable": 0})
+    action = written(budget, stored(budget, spec={"minAvailable": 0}))
+    assert isinstance(action, Apply)
+    assert action.manifest["spec"] == {"maxUnavailable": 0, "minAvailable": None}
+    action = written(budget, stored(budget, spec={"maxUnavailable": 1}))
+    assert isinstance(action, Apply)
+    assert action.manifest["spec"] == {"maxUnavailable": 0}
+
+
 def test_old_workloads_get_their_size_by_a_manager_of_its_own():
     have = stored(DEPLOYMENT)
     action = resize(have, 1, {})
