@@ -20,6 +20,14 @@ def account_name(scope: Scope, pool: Role | None) -> str:
     return scope.service.spec.service_account_name or own(scope.name)
 
 
+def router_account(scope: Scope) -> str:
+    """ServiceAccount that the routers have in the end: a `podTemplate` may name another one."""
+    patch = (scope.pool("router").pod_template or {}).get("spec")
+    if isinstance(patch, dict) and "serviceAccountName" in patch:
+        return str(patch["serviceAccountName"] or "default")
+    return account_name(scope, "router")
+
+
 def accounts(scope: Scope) -> list[Manifest]:
     """ServiceAccounts, unless the manifest names one, and the routers' rights."""
     name = names.router_account(scope.name)
@@ -43,7 +51,7 @@ def accounts(scope: Scope) -> list[Manifest]:
         "subjects": [
             {
                 "kind": "ServiceAccount",
-                "name": account_name(scope, "router"),
+                "name": router_account(scope),
                 "namespace": scope.context.namespace,
             }
         ],

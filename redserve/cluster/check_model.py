@@ -23,6 +23,11 @@ _NAME = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 
 def model_refusals(model: ModelSpec) -> Iterator[Refusal]:
     """What is wrong with a URI of a scheme that can be read."""
+    secret = model.token_secret_ref
+    if secret is not None and (secret.key == "." or secret.key.startswith("..")):
+        yield Refusal(
+            _REASON, "spec.model.tokenSecretRef.key", f"{secret.key!r} can be no key of a Secret"
+        )
     if model.scheme == "hf":
         yield from _hub_refusals(model)
     if model.scheme == "file":

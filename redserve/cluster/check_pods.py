@@ -50,7 +50,22 @@ def pod_template_refusals(
         )
         return
     yield from _label_refusals(scope, pool, merged, field)
+    yield from _life_refusals(patch, field)
     yield from container_refusals(scope, pool, main, patch)
+
+
+def _life_refusals(patch: Mapping[str, Any], field: str) -> Iterator[Refusal]:
+    """What a workload's pods may not say, though a pod by itself may."""
+    spec = patch.get("spec") or {}
+    if spec.get("restartPolicy") not in (None, "", "Always"):
+        why = "pods that serve are always started again; leave it out"
+        yield Refusal(REASON, f"{field}.spec.restartPolicy", why)
+    if spec.get("activeDeadlineSeconds") is not None:
+        why = "pods that serve have no end; leave it out"
+        yield Refusal(REASON, f"{field}.spec.activeDeadlineSeconds", why)
+    if spec.get("serviceAccount") is not None:
+        why = "is an old name; write serviceAccountName"
+        yield Refusal(REASON, f"{field}.spec.serviceAccount", why)
 
 
 def _label_refusals(

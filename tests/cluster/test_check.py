@@ -245,6 +245,28 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         "spec.llm.podTemplate.spec.containers",
         "must be mappings",
     ),
+    *(
+        (
+            {"router": {"podTemplate": {"spec": {name: value}}}},
+            "InvalidPodTemplate",
+            f"spec.router.podTemplate.spec.{name}",
+            mend,
+        )
+        for name, value, mend in (
+            ("restartPolicy", "Never", "leave it out"),
+            ("activeDeadlineSeconds", 60, "leave it out"),
+            ("serviceAccount", "mine", "serviceAccountName"),
+        )
+    ),
+    *(
+        (
+            {"model": {"uri": "hf://a/b", "tokenSecretRef": {"name": "a", "key": key}}},
+            "InvalidModelSource",
+            "spec.model.tokenSecretRef.key",
+            "no key of a Secret",
+        )
+        for key in (".", "..", "..a")
+    ),
 ]
 
 

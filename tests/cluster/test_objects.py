@@ -372,3 +372,14 @@ def test_a_deployment_waits_as_long_as_its_probe_lets_a_pod_start(probe: Any, se
     patch = {"spec": {"containers": [{"name": "main", "startupProbe": probe}]}}
     llm = render(service(llm={"podTemplate": patch}), CONTEXT).pools[1]
     assert llm.workload["spec"]["progressDeadlineSeconds"] == seconds
+
+
+@pytest.mark.parametrize(("name", "subject"), [("mine", "mine"), (None, "default")])
+def test_the_account_that_a_pod_template_names_gets_the_routers_rights(
+    name: str | None, subject: str
+) -> None:
+    patch = {"spec": {"serviceAccountName": name}}
+    (binding,) = shared("RoleBinding", router={"podTemplate": patch})
+    assert [one["name"] for one in binding["subjects"]] == [subject]
+    (binding,) = shared("RoleBinding", llm={"podTemplate": patch})
+    assert [one["name"] for one in binding["subjects"]] == ["demo-router"]

@@ -14,6 +14,7 @@ from redserve.cluster.scope import pool_spec
 from redserve.spec.pool_resource import POOL_KIND
 from redserve_operator.decide.objects import controller_of, key_of, uid_of
 from redserve_operator.decide.observed import ObjectKey
+from redserve_operator.decide.old_accounts import with_old_routers
 from redserve_operator.decide.sizes import keep_red_pool, red_pool_status, selector_of
 from redserve_operator.decide.upkeep import keep, leftovers, resize
 
@@ -55,7 +56,11 @@ class Decided:
 def writes(decided: Decided, observed: Observed, census: Census) -> Iterator[Action]:
     """Everything that is to be done, in order."""
     late = [one for one in decided.rendered.shared if one["kind"] in OPTIONAL_KINDS]
-    early = [one for one in decided.rendered.shared if one not in late]
+    early = [
+        with_old_routers(one, census) if one["kind"] == "RoleBinding" else one
+        for one in decided.rendered.shared
+        if one not in late
+    ]
     loader = [decided.rendered.loader] if decided.rendered.loader is not None else []
     revision = list(_revision_objects(decided)) if decided.may_start else []
     for manifest in (*early, *loader, *revision):

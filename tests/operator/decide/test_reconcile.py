@@ -445,6 +445,29 @@ def test_a_dead_node_makes_no_room(word):
     assert reasons_at(5) == ("InsufficientCapacity", "InsufficientCapacity")
 
 
+def test_routers_that_serve_keep_their_rights_while_others_with_another_account_start():
+    world = running()
+    binding = ObjectKey("RoleBinding", "demo-router")
+
+    def subjects() -> list[str]:
+        return [one["name"] for one in world.objects[binding]["subjects"]]
+
+    assert subjects() == ["demo-router"]
+    world.edit(serviceAccountName="mine")
+    world.step()
+    old = world.resource["status"]["currentRevision"]
+    rng, num_rounds = random.Random(0), 0
+    while any(pod.pool == "router" and pod.revision == old for pod in world.pods):
+        assert subjects() == ["mine", "demo-router"]
+        for act in (world.workload_acts, world.pod_starts, world.pod_leaves):
+            act(rng)
+        world.step()
+        num_rounds += 1
+    assert num_rounds > 3
+    world.finish()
+    assert subjects() == ["mine"]
+
+
 def test_autoscaling_does_not_make_a_service_unready():
     world = running(encoder=SCALED)
     world.scale("encoder", 4)
