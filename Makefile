@@ -28,7 +28,7 @@ demo: setup ## Start the services, ask about pictures by gRPC and OpenAI client,
 	@$(BIN)/python examples/demo.py
 
 test: setup ## All tests that need no GPU and no cluster
-	@$(BIN)/python -m pytest -m "not gpu and not cluster and not node"
+	@$(BIN)/python -m pytest -m "not gpu and not cluster and not node and not observability"
 
 test-gpu: setup ## Tests that need a CUDA device
 	@$(BIN)/python -m pytest -m gpu
@@ -44,6 +44,10 @@ test-node: setup ## Tests on real nodes (root; says what is missing): containers
 	@if $(BIN)/python -m tools.kubernetes.node_space --check; then \
 		$(BIN)/python -m tools.kubernetes.build node >/dev/null && $(BIN)/python -m tools.kubernetes.node_images; fi
 	@$(BIN)/python -m tools.kubernetes.node_space -- $(BIN)/python -m pytest -m node tests/kubernetes/test_node.py
+
+test-observability: setup ## Tests with a real Prometheus, which is built from its Go module at first use
+	@$(BIN)/python -m tools.kubernetes.build observability >/dev/null
+	@$(BIN)/python -m pytest -m observability tests/observability
 
 images: setup ## Build the container images (docker, podman or buildah; REGISTRY=, TAG=)
 	@$(BIN)/python -m tools.kubernetes.images $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG))
@@ -93,4 +97,4 @@ demo-model: setup ## Train the demo model again (CPU, under an hour)
 clean: ## Remove environments and caches
 	@rm -rf $(VENV) $(PROTO_VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: control-plane help setup demo test test-gpu test-cluster test-node check lint types layers protos protos-lint protos-check docs docs-check bench bench-operator demo-model clean images
+.PHONY: control-plane help setup demo test test-gpu test-cluster test-node test-observability check lint types layers protos protos-lint protos-check docs docs-check bench bench-operator demo-model clean images

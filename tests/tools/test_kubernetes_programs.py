@@ -47,6 +47,9 @@ def test_versions_come_from_the_modules() -> None:
     assert programs.MODULE["k8s"].version.startswith("v1.")
     assert programs.MODULE["helm"].version.startswith("v4.")
     assert programs.MODULE["etcd"].go_version >= (1, 24)
+    prometheus = programs.MODULE["prometheus"]
+    assert prometheus.version.startswith("v0.3")  # that of a Go module: 3.x is v0.3xx
+    assert f"version.Version={prometheus.version}" in prometheus.link_flags
     version = programs.MODULE["k8s"].version
     assert f"gitVersion={version}" in programs.MODULE["k8s"].link_flags
     assert f"gitMinor={version.split('.')[1]}" in programs.MODULE["k8s"].link_flags

@@ -1,7 +1,8 @@
 """`python -m tools.kubernetes.build [PROGRAM...]`: builds what is missing.
 
-Names of programs, or `cluster` (the default), `node` and `all`. From empty caches it takes about
-nine minutes on two cores and needs a Go proxy; afterwards nothing is fetched or built again.
+Names of programs, or `cluster` (the default), `node`, `observability` and `all`. From empty caches
+`cluster` takes about nine minutes on two cores and needs a Go proxy; afterwards nothing is fetched
+or built again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tools.kubernetes.programs import (
     CLUSTER,
     MODULE,
     NODE,
+    OBSERVABILITY,
     PROGRAMS,
     Module,
     cache_folder,
@@ -35,7 +37,12 @@ from tools.kubernetes.programs import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-GROUPS: Final = {"cluster": CLUSTER, "node": NODE, "all": tuple(PROGRAMS)}
+GROUPS: Final = {
+    "cluster": CLUSTER,
+    "node": NODE,
+    "observability": OBSERVABILITY,
+    "all": tuple(PROGRAMS),
+}
 
 
 def build(names: Iterable[str]) -> dict[str, Path]:

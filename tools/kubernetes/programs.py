@@ -83,6 +83,8 @@ class Module:
             }
         elif self.name == "helm":
             stamps = {"helm.sh/helm/v4/internal/version.version": self.version}
+        elif self.name == "prometheus":
+            stamps = {"github.com/prometheus/common/version.Version": self.version}
         return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in stamps.items())])
 
     @property
@@ -108,6 +110,7 @@ MODULE: Final = {
         Module("etcd", "go.etcd.io/etcd/server/v3"),
         Module("kwok", "sigs.k8s.io/kwok"),
         Module("helm", "helm.sh/helm/v4"),
+        Module("prometheus", "github.com/prometheus/prometheus"),
     )
 }
 _KUBERNETES: Final = (
@@ -125,12 +128,18 @@ PROGRAMS: Final = {
         Program("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
         Program("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
         Program("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
+        *(
+            Program(name, "prometheus", f"github.com/prometheus/prometheus/cmd/{name}")
+            for name in ("prometheus", "promtool")
+        ),
     )
 }
 CLUSTER: Final = (*_KUBERNETES[:4], "etcd", "helm")
 """What `make test-cluster` runs."""
 NODE: Final = (*CLUSTER, "kubelet", "kube-proxy")
 """What `make test-node` runs."""
+OBSERVABILITY: Final = ("prometheus", "promtool")
+"""What `make test-observability` runs."""
 
 
 def cache_folder() -> Path:

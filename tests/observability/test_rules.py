@@ -1,0 +1,189 @@
+"""What rules are made, without Prometheus."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from redserve.cli.main import main
+from redserve.local.scrape import scrape_config
+from redserve.local.state import hold
+from redserve.observability import ALERTS, rule_groups, runbook_url
+from redserve.observability.alerts import RUNBOOKS
+from redserve.observability.series import duration
+from redserve.observability.slo_rules import BURN_ALERTS, bad_share
+from redserve.slo import Objective
+from redserve.spec.manifest import load_manifest
+from redserve.telemetry import metrics
+from tests.observability.healthy import service
+from tests.observability.states import STATE, process
+from tests.spec.manifests import EXAMPLES, ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from redserve.spec.service import RedService
+
+PAGES = ROOT / "docs/runbooks"
+
+
+def rules(made_for: RedService | None = None) -> list[dict[str, Any]]:
+    groups = rule_groups(made_for or service(), namespace=None)
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def alerts(made_for: RedService | None = None) -> list[dict[str, Any]]:
+    return [rule for rule in rules(made_for) if "alert" in rule]
+
+
+def exported() -> set[str]:
+    """Every series name that a process can have."""
+    registry = CollectorRegistry()
+    kinds = ("Router", "Discovery", "Encoder", "LLM", "Transport")
+    for kind in kinds:
+        getattr(metrics, f"{kind}Metrics")(registry)
+    made = {"up"}
+    for family in registry.collect():
+        if family.type == "histogram":
+            made |= {f"{family.name}_{part}" for part in ("bucket", "sum", "count")}
+        else:
+            made.add(f"{family.name}_total" if family.type == "counter" else family.name)
+    return made
+
+
+def test_every_alert_can_be_had_and_has_its_page() -> None:
+    assert {rule["alert"] for rule in alerts()} == set(ALERTS)
+    assert {path.stem for path in PAGES.glob("RedServe*.md")} == set(ALERTS)
+    index = (PAGES / "README.md").read_text()
+    for rule in alerts():
+        name = rule["alert"]
+        assert rule["annotations"]["runbook_url"] == runbook_url(name) == f"{RUNBOOKS}/{name}.md"
+        assert (PAGES / f"{name}.md").read_text().startswith(f"# {name}\n")
+        assert f"| [{name}]({name}.md) | {rule['labels']['severity']} |" in index
+
+
+def test_every_alert_says_what_it_is_about() -> None:
+    for rule in alerts():
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        notes = rule["annotations"]
+        assert notes["summary"].startswith("demo: ")
+        assert "\n" not in notes["summary"]
+        assert notes["description"].endswith(".")
+
+
+def test_rules_and_runbooks_speak_of_metrics_that_exist() -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    known = exported() | recorded
+    for rule in rules():
+        used = set(re.findall(r"([a-z][a-z0-9_:]*)\{", rule["expr"]))
+        assert used
+        assert used <= known, rule["expr"]
+    for page in PAGES.glob("*.md"):
+        used = set(re.findall(r"redserve_[a-z_]+", page.read_text()))
+        assert used <= known, page.name
+
+
+def test_every_selector_is_of_this_service() -> None:
+    for rule in rules():
+        for selector in re.findall(r"[a-z][a-z0-9_:]*(\{[^}]*\})", rule["expr"]):
+            assert selector.startswith('{redservice="demo"')
+    (first, *_) = rule_groups(service(), namespace="prod")
+    assert '{namespace="prod", redservice="demo"' in first["rules"][0]["expr"]
+
+
+def test_names_are_unique_where_they_must_be() -> None:
+    groups = [group["name"] for group in rule_groups(service(), namespace=None)]
+    assert groups == ["redserve-demo-slo", "redserve-demo-system"]
+    keys = [
+        (rule.get("record") or rule["alert"], rule["expr"], str(rule.get("labels")))
+        for rule in rules()
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_windows_are_those_of_the_alerts_and_of_the_promises() -> None:
+    windows = [
+        rule["record"].removeprefix("redserve:slo_errors:ratio_rate")
+        for rule in rules()
+        if "ratio_rate" in rule.get("record", "")
+    ]
+    assert windows == ["5m", "30m", "1h", "2h", "6h", "1d", "3d", "28d"]
+    of_a_day = next(
+        rule["expr"]
+        for rule in alerts()
+        if rule["alert"].endswith("Ticket") and 'slo="loose"' in rule["expr"]
+    )
+    assert "ratio_rate1d" in of_a_day
+    assert "ratio_rate3d" not in of_a_day
+
+
+def test_a_service_without_promises_has_system_alerts_only() -> None:
+    (group,) = rule_groups(service(slos=[]), namespace=None)
+    assert group["name"] == "redserve-demo-system"
+
+
+@pytest.mark.parametrize(
+    ("target", "factor", "share"),
+    [(0.99, 14.4, 0.144), (0.999, 6.0, 0.006), (0.9, 14.4, 0.91), (0.05, 3.0, 0.995)],
+)
+def test_share_of_bad_events(target: float, factor: float, share: float) -> None:
+    objective = Objective("one", "Availability", None, target, 86_400.0)
+    assert bad_share(objective, factor) == pytest.approx(share)
+    assert 1 - target <= bad_share(objective, factor) < 1
+
+
+def test_a_short_window_is_a_twelfth_of_the_long_one() -> None:
+    for alert in BURN_ALERTS:
+        for burn in alert.burns:
+            assert burn.long_s == 12 * burn.short_s
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(300, "5m"), (3600, "1h"), (90, "90s"), (28 * 86_400, "28d")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_scrape_configuration_has_the_labels_of_a_cluster() -> None:
+    without = process("router", 7050, has_metrics=False)
+    state = replace(STATE, processes=(*STATE.processes[:2], without))
+    (job,) = scrape_config(state)["scrape_configs"]
+    encoder, llm = job["static_configs"]
+    assert encoder["targets"] == ["127.0.0.1:7011"]
+    assert encoder["labels"] == {
+        "namespace": "local",
+        "redservice": "demo",
+        "pool": "encoder",
+        "revision": "local",
+        "pod": "encoder-0",
+    }
+    assert llm["labels"]["pool"] == "llm"
+
+
+def test_the_command_prints_rules(capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = ROOT / "examples/redservice-complete.yaml"
+    assert main(["rules", "-f", str(manifest)]) == 0
+    made = load_manifest(manifest)
+    expected = rule_groups(made, namespace=made.metadata.namespace)
+    assert yaml.safe_load(capsys.readouterr().out) == {"groups": expected}
+    assert main(["rules", "-f", str(manifest), "--namespace", "other"]) == 0
+    assert 'namespace="other"' in capsys.readouterr().out
+    assert main(["rules", "-f", str(EXAMPLES / "nothing.yaml")]) == 2
+
+
+def test_the_command_prints_a_scrape_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert main(["rules", "--scrape-config"]) == 2
+    assert "no service runs here" in capsys.readouterr().err
+    with hold(tmp_path / "redserve", "demo") as folder:
+        folder.write(STATE)
+        assert main(["rules", "--scrape-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == scrape_config(STATE)

@@ -1,0 +1,138 @@
+"""Burn rate alerts, run by promtool: they come when they must, and only then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.observability.healthy import healthy, of, service, slo, steady
+from tests.observability.promtool import Scenario, run_scenario
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.observability, pytest.mark.timeout(300)]
+PAGE: Final = "RedServeSLOBurnRatePage"
+TICKET: Final = "RedServeSLOBurnRateTicket"
+DAY: Final = 288
+"""Steps of five minutes."""
+
+
+def events(name: str, good: str, bad: str, **labels: str) -> dict[str, str]:
+    return {slo(name, "good", **labels): good, slo(name, "bad", **labels): bad}
+
+
+QUIET = events("ttft", steady(0, 400), steady(0, 400))
+FAST: Final = {
+    # A minute has 60 requests. From minute 60 on a fifth is late, and from 90 on none.
+    "a fast burn pages, and ends when it is over": Scenario(
+        {
+            **healthy(200),
+            **events("ttft", "0+60x59 3600+48x30 5040+60x110", "0x59 0+12x30 360x110"),
+        },
+        {
+            "59m": set(),
+            "80m": set(),  # an hour must have had too many
+            "104m": set(),  # five good minutes end what would have been
+        },
+    ),
+    "an hour of it pages": Scenario(
+        {**healthy(200), **events("ttft", "0+48x90 4320+60x110", "0+12x90 1080x110")},
+        {
+            "59m": {f"{PAGE} slo=ttft", f"{TICKET} slo=ttft"},
+            "89m": {f"{PAGE} slo=ttft", f"{TICKET} slo=ttft"},
+            "97m": {f"{PAGE} slo=ttft", f"{TICKET} slo=ttft"},  # half an hour still has too many
+            "130m": {f"{TICKET} slo=ttft"},
+        },
+    ),
+    "half of what is allowed is silent": Scenario(
+        {**healthy(200), **events("ttft", "0+199x200", "0+1x200")}, {"100m": set(), "199m": set()}
+    ),
+    "two bad minutes in an hour are silent": Scenario(
+        {**healthy(100), **events("ttft", "0+60x80 4800x2 4800+60x18", "0x80 0+60x2 120x18")},
+        {"81m": set(), "82m": set(), "90m": set()},
+    ),
+    "no requests at all are silent": Scenario(
+        {**healthy(100), **QUIET}, {"10m": set(), "90m": set()}
+    ),
+    "each promise for itself": Scenario(
+        {
+            **healthy(100),
+            **events("ttft", "0+60x100", "0x100"),
+            **events("available", "0+57x100", "0+3x100"),
+            **events("loose", "0+50x100", "0+10x100"),  # 17 % of an allowed 10 %
+        },
+        {"90m": {f"{PAGE} slo=available", f"{TICKET} slo=available"}},
+    ),
+    "a loose promise still pages in an outage": Scenario(
+        {**healthy(100), **events("loose", "0x100", "0+60x100")},
+        {"90m": {f"{PAGE} slo=loose", f"{TICKET} slo=loose"}},
+    ),
+    "another service of that name elsewhere is another service": Scenario(
+        {
+            **healthy(100),
+            **events("ttft", "0+60x100", "0x100"),
+            **events("ttft", "0x100", "0+60x100", namespace="staging"),
+        },
+        {"90m": set()},
+    ),
+    "routers are added up": Scenario(
+        {
+            **healthy(100),
+            **events("ttft", "0+30x100", "0x100"),
+            **events("ttft", "0+10x100", "0+20x100", instance="router-1"),
+        },
+        {"90m": {f"{PAGE} slo=ttft", f"{TICKET} slo=ttft"}},
+    ),
+}
+# One request in ten minutes; a step is ten minutes.
+RARE: Final = {
+    "two of six failed requests are no fire": Scenario(
+        {**healthy(60), **events("ttft", "0+1x30 30x2 30+1x28", "0x30 0+1x2 2x28")},
+        {"5h10m": set(), "5h20m": set(), "5h40m": set()},
+        step="10m",
+    ),
+    "an outage that lasts is, however few ask": Scenario(
+        {**healthy(60), **events("ttft", "0+1x12 12x48", "0x12 0+1x48")},
+        {"2h20m": set(), "5h": {f"{PAGE} slo=ttft", f"{TICKET} slo=ttft"}},
+        step="10m",
+    ),
+}
+SLOW: Final = {
+    "a slow burn is a ticket": Scenario(
+        {
+            **healthy(4 * DAY),
+            **events("ttft", f"0+98x{4 * DAY}", f"0+2x{4 * DAY}"),
+        },
+        {"80h": {f"{TICKET} slo=ttft"}},
+        step="5m",
+    ),
+    "a slow burn that has ended is not": Scenario(
+        {
+            **healthy(5 * DAY),
+            **events("ttft", f"0+98x{4 * DAY} 112896+100x{DAY}", f"0+2x{4 * DAY} 2304x{DAY}"),
+        },
+        {"95h": {f"{TICKET} slo=ttft"}, "104h": set()},
+        step="5m",
+    ),
+    "what is allowed is silent": Scenario(
+        {**healthy(4 * DAY), **events("ttft", f"0+991x{4 * DAY}", f"0+9x{4 * DAY}")},
+        {"90h": set()},
+        step="5m",
+    ),
+}
+ALL: Final = {**FAST, **RARE, **SLOW}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_burn(tmp_path: Path, name: str) -> None:
+    verdict = run_scenario(tmp_path, service(), ALL[name])
+    assert verdict.ok, verdict.said
+
+
+def test_a_scenario_can_fail(tmp_path: Path) -> None:
+    wrong = Scenario({**healthy(), of("up", "llm-0"): steady(0)}, {"20m": set()})
+    verdict = run_scenario(tmp_path, service(), wrong)
+    assert not verdict.ok
+    assert "RedServeTargetDown" in verdict.said

@@ -1,0 +1,218 @@
+"""Alerts about pools, transport and room, run by promtool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import pytest
+import yaml
+
+from redserve.local.scrape import scrape_config
+from tests.observability.healthy import POOLS, healthy, of, service, serving, steady
+from tests.observability.promtool import Scenario, check_config, check_rules, run_scenario
+from tests.observability.states import STATE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.observability, pytest.mark.timeout(300)]
+GONE: Final = "_x60"
+DOWN: Final = steady(0)
+
+
+class Case(NamedTuple):
+    """What is different from a service that is well, and which alerts that gives."""
+
+    changes: dict[str, str]
+    firing: dict[str, set[str]]
+    spec: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it
+
+
+def info(process: str, transport: str) -> str:
+    return of("redserve_transport_info", process, transport=transport)
+
+
+def pool_bytes(process: str, state: str) -> str:
+    return of("redserve_transport_pool_bytes", process, state=state)
+
+
+def two_revisions(seen_by_new: int) -> dict[str, str]:
+    """An old router that sees one encoder of two, and a new one."""
+    new = ("router-1", "r2")
+    made = {
+        serving("encoder", 1): DOWN,
+        of("up", *new): steady(1),
+        of("redserve_inflight_requests", *new): steady(0),
+        serving("llm", 1, *new): steady(1),
+    }
+    return made | {
+        serving("encoder", number, *new): steady(1) for number in range(2, 2 + seen_by_new)
+    }
+
+
+BY_GRPC: Final = [info(process, "grpc") for process in POOLS if process != "router-0"]
+ALL_RDMA: Final = {
+    **dict.fromkeys(BY_GRPC, GONE),
+    **{info(process, "rdma"): steady(1) for process in POOLS if process != "router-0"},
+}
+RDMA: Final = {"resourceName": "rdma/ib"}
+AGAIN: Final = of("redserve_item_retries_total", why="content_missing")
+ENCODED: Final = of("redserve_items_total", outcome="encoded")
+EVICTED: Final = of("redserve_encoder_cache_evictions_total", "encoder-0")
+KV: Final = of("redserve_kv_cache_utilization_ratio", "llm-0")
+WAITING: Final = of("redserve_sequences", "llm-0", phase="waiting")
+OLDEST: Final = of("redserve_queue_oldest_seconds")
+NO_ENCODERS: Final = dict.fromkeys([serving("encoder", 0), serving("encoder", 1)], DOWN)
+FELL_BACK: Final = "RedServeTransportFellBack"
+
+CASES: Final = {
+    "all is well": Case({}, {"5m": set(), "50m": set()}),
+    "no encoder serves": Case(
+        NO_ENCODERS,
+        {
+            "0m": set(),
+            "5m": {"RedServePoolEmpty pool=encoder"},
+            "40m": {
+                "RedServePoolEmpty pool=encoder",
+                "RedServeRouterWithoutReplica pool=router missing=encoder",
+            },
+        },
+    ),
+    "no encoder is known": Case(
+        dict.fromkeys(NO_ENCODERS, GONE), {"5m": {"RedServePoolEmpty pool=encoder"}}
+    ),
+    "encoders come back": Case(
+        dict.fromkeys(NO_ENCODERS, "0x9 1x50"),
+        {"9m": {"RedServePoolEmpty pool=encoder"}, "11m": set()},
+    ),
+    "no engine serves": Case({serving("llm", 0): DOWN}, {"5m": {"RedServePoolEmpty pool=llm"}}),
+    "nobody is wanted": Case(
+        NO_ENCODERS, {"5m": set(), "50m": set()}, {"encoder": {"replicas": 0}}
+    ),
+    "one encoder of two": Case(
+        {serving("encoder", 1): DOWN},
+        {"5m": set(), "15m": {"RedServePoolBelowMinimum pool=encoder"}},
+    ),
+    "one encoder of at least one": Case(
+        {serving("encoder", 1): DOWN},
+        {"15m": set()},
+        {"encoder": {"scaling": {"minReplicas": 1, "maxReplicas": 4}}},
+    ),
+    "a rollout is no loss": Case(two_revisions(2), {"50m": set()}),
+    "a rollout that does not get on": Case(
+        two_revisions(0),
+        {
+            "20m": {"RedServePoolBelowMinimum pool=encoder"},
+            "45m": {
+                "RedServePoolBelowMinimum pool=encoder",
+                "RedServeRouterWithoutReplica pool=router missing=encoder",
+            },
+        },
+    ),
+    "one router of two": Case(
+        {},
+        {"15m": {"RedServePoolBelowMinimum pool=router"}},
+        {"router": {"replicas": 2}},
+    ),
+    "no router answers": Case(
+        {of("up", "router-0"): DOWN},
+        {
+            "5m": {"RedServePoolEmpty pool=router"},
+            "15m": {"RedServePoolEmpty pool=router", "RedServeTargetDown pool=router"},
+        },
+    ),
+    "an encoder's metrics cannot be read": Case(
+        {of("up", "encoder-1"): DOWN},
+        {"5m": set(), "15m": {"RedServeTargetDown pool=encoder"}},
+    ),
+    "nothing is scraped": Case(
+        dict.fromkeys(healthy(), GONE), {"5m": set(), "15m": {"RedServeTargetDown"}}
+    ),
+    "nothing is meant to run": Case(
+        dict.fromkeys(healthy(), GONE), {"50m": set()}, {"reconcile": "Stopped"}
+    ),
+    "the API server is away": Case(
+        {of("redserve_discovery_synced"): DOWN},
+        {"5m": set(), "15m": {"RedServeDiscoveryStale pool=router"}},
+    ),
+    "RDMA that was asked for": Case(ALL_RDMA, {"50m": set()}, {"transport": {"rdma": RDMA}}),
+    "RDMA that was asked for and is not there": Case(
+        {**ALL_RDMA, info("llm-0", "rdma"): GONE, info("llm-0", "grpc"): steady(1)},
+        {"5m": set(), "15m": {f"{FELL_BACK} pool=llm"}},
+        {"transport": {"rdma": RDMA}},
+    ),
+    "RDMA for some": Case(
+        {**ALL_RDMA, info("llm-0", "rdma"): GONE, info("llm-0", "grpc"): steady(1)},
+        {"15m": {f"{FELL_BACK} pool=llm"}},
+    ),
+    "RDMA and nothing else": Case(
+        ALL_RDMA, {"50m": set()}, {"transport": {"type": "RDMA", "rdma": RDMA}}
+    ),
+    "RDMA and something else": Case(
+        {info("llm-0", "grpc"): steady(1), **dict.fromkeys(BY_GRPC[:2], GONE)},
+        {"15m": {f"{FELL_BACK} pool=llm"}},
+        {"transport": {"type": "RDMA", "rdma": RDMA}},
+    ),
+    "gRPC that was asked for": Case({}, {"50m": set()}, {"transport": {"type": "GRPC"}}),
+    "transfers hang": Case(
+        {pool_bytes("llm-0", "quarantined"): steady(100)},
+        {"3m": set(), "8m": {"RedServeMemoryQuarantined pool=llm"}},
+    ),
+    "a transfer hangs": Case({pool_bytes("llm-0", "quarantined"): steady(10)}, {"50m": set()}),
+    "an encoder has leases on what it has evicted": Case(
+        {pool_bytes("encoder-0", "quarantined"): steady(300)}, {"50m": set()}
+    ),
+    "the KV cache is full and others wait": Case(
+        {KV: steady(0.99), WAITING: steady(3)},
+        {"10m": set(), "20m": {"RedServeKVCacheFull pool=llm"}},
+    ),
+    "the KV cache is full and nobody waits": Case({KV: steady(0.99)}, {"50m": set()}),
+    "requests wait": Case({OLDEST: steady(30)}, {"1m": set(), "5m": {"RedServeQueueOld"}}),
+    "requests wait a little": Case({OLDEST: steady(3)}, {"50m": set()}),
+    "requests waited": Case({OLDEST: "0x5 30 0x50"}, {"6m": set(), "8m": set()}),
+    "requests wait and nothing was promised": Case(
+        {OLDEST: steady(7)}, {"50m": set()}, {"slos": []}
+    ),
+    "embeddings are thrown away too early": Case(
+        {AGAIN: "0+2x60", ENCODED: "0+20x60", EVICTED: "0+20x60"},
+        {"10m": set(), "30m": {"RedServeEncoderCacheThrash"}},
+    ),
+    "an encoder was started anew": Case(
+        {AGAIN: "0+2x60", ENCODED: "0+20x60", EVICTED: "0x60"}, {"50m": set()}
+    ),
+    "a few embeddings are thrown away too early": Case(
+        {AGAIN: "0x4 1x4 2x4 3x4 4x40", ENCODED: "0+1x60", EVICTED: "0+1x60"}, {"30m": set()}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_alert(tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    scenario = Scenario({**healthy(), **case.changes}, case.firing)
+    verdict = run_scenario(tmp_path, service(**case.spec), scenario)
+    assert verdict.ok, verdict.said
+
+
+SPECS: Final[dict[str, dict[str, Any]]] = {
+    "all promises": {},
+    "no promises": {"slos": []},
+    "stopped": {"reconcile": "Stopped"},
+    "RDMA": {"transport": {"type": "RDMA", "rdma": RDMA}},
+    "Auto with RDMA": {"transport": {"rdma": RDMA}},
+    "GRPC": {"transport": {"type": "GRPC"}},
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("namespace", [None, "prod"])
+def test_promtool_finds_nothing_to_say(tmp_path: Path, name: str, namespace: str | None) -> None:
+    verdict = check_rules(tmp_path, service(**SPECS[name]), namespace)
+    assert verdict.ok, verdict.said
+
+
+def test_the_scrape_configuration_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "prometheus.yaml"
+    path.write_text(yaml.safe_dump(scrape_config(STATE)))
+    verdict = check_config(path)
+    assert verdict.ok, verdict.said
