@@ -5,12 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from redserve.modeling.families import FAMILIES, REFUSED
 from redserve.spec.settings import EncoderSettings, LLMSettings, ProcessSettings, RouterSettings
 from redserve.spec.ucx import PortRange, ucx_variables
 from tools.docs import __main__ as docs
 from tools.docs.configuration import configuration_page, own_fields, sections
+from tools.docs.metrics import SECTIONS as METRIC_SECTIONS
+from tools.docs.metrics import metrics_page
 from tools.docs.models import models_page
 from tools.docs.pages import PAGES, stale_pages
 from tools.docs.settings import described, settings_page
@@ -90,3 +93,14 @@ def test_a_stale_page_fails_the_check(
 def test_it_runs_as_a_module_without_torch() -> None:
     code = "import sys, tools.docs.pages; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_every_metric_is_on_the_page() -> None:
+    page = metrics_page()
+    for _, kind in METRIC_SECTIONS.values():
+        registry = CollectorRegistry()
+        kind(registry)
+        for family in registry.collect():
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            assert f"| `{name}` | {family.type} |" in page
+            assert family.documentation in page

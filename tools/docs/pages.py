@@ -8,6 +8,7 @@ from tools.docs.configuration import configuration_page
 from tools.docs.crd_page import crd_page
 from tools.docs.crds import redpool_definition, redservice_definition
 from tools.docs.helm_values import helm_values_page
+from tools.docs.metrics import metrics_page
 from tools.docs.models import models_page
 from tools.docs.settings import settings_page
 from tools.docs.ucx import ucx_page
@@ -22,6 +23,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "helm/redserve/files/crds/redpools.yaml": redpool_definition,
     "helm/redserve/files/crds/redservices.yaml": redservice_definition,
     "docs/reference/helm-values.md": helm_values_page,
+    "docs/reference/metrics.md": metrics_page,
     "docs/reference/settings.md": settings_page,
     "docs/reference/supported-models.md": models_page,
     "docs/reference/ucx.md": ucx_page,
