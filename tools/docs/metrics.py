@@ -32,8 +32,8 @@ INTRODUCTION: Final = (
     "their own. Times are seconds, sizes are bytes. A histogram has the series `_bucket`, `_sum` "
     "and `_count`. Labels never hold anything that a client has sent.",
     "",
-    "Whoever scrapes adds `namespace`, `redservice`, `pool` and `revision`, by which rules find the "
-    "series of a service; `redserve rules --scrape-config` does so on one machine. A label `pool` "
+    "Whoever scrapes adds `namespace`, `redservice`, `pool` and `revision`, by which rules find "
+    "the series of a service; `redserve rules --scrape-config` does so on one machine. A label `pool` "
     "that a router itself gives (`redserve_replica_serving`) is called `exported_pool` then. "
     "Rules and alerts: [observability](../observability.md#rules-and-alerts).",
     "",
