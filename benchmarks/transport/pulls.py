@@ -166,7 +166,7 @@ async def between_processes(backend: str) -> Pulls:
     if backend == plan.GRPC:
         transport = GrpcTransport(pool, "consumer", "")
     else:
-        endpoint = Endpoint(pool, f"consumer-{peer.incarnation}")
+        endpoint = Endpoint(pool, f"consumer-{peer.incarnation}", serves=False)
         transport = NixlTransport("tcp", endpoint, peer_info(endpoint, pool, "consumer", ""))
     return Pulls(transport, pool, _connect, peer, offer, producer.close)
 

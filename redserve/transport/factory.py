@@ -92,7 +92,7 @@ def make_consumer(
         nearby = inproc.InprocTransport(pool, incarnation, advertise_address)
         return Puller(nearby, _connect_in_process, incarnation, pool, metrics)
     transport: Transport = grpc_stream.GrpcTransport(pool, incarnation, advertise_address)
-    endpoint = _endpoint(kind, pool, incarnation)
+    endpoint = _endpoint(kind, pool, incarnation, serves=False)
     if endpoint is not None:
         info = peer_info(endpoint, pool, incarnation, advertise_address)
         fast = NixlTransport(_one_sided(kind), endpoint, info)
@@ -125,7 +125,7 @@ def make_producer(
     _check(kind)
     incarnation = _new_incarnation(name)
     table = LeaseTable(pool, incarnation, ttl_s)
-    endpoint = _endpoint(kind, pool, incarnation)
+    endpoint = _endpoint(kind, pool, incarnation, serves=True)
     if endpoint is not None:
         peer = peer_info(endpoint, pool, incarnation, advertise_address)
         transport = _one_sided(kind)
@@ -141,14 +141,14 @@ def make_producer(
     return ProducerSide(table, peer, servicer, transport, endpoint)
 
 
-def _endpoint(kind: str, pool: Pool, incarnation: str) -> Endpoint | None:
+def _endpoint(kind: str, pool: Pool, incarnation: str, *, serves: bool) -> Endpoint | None:
     """What one-sided reads need; None for kinds that have none, and for auto where it cannot be."""
     if kind not in (AUTO, RDMA, TCP):
         return None
     problem = None if kind == TCP else rdma.missing(pool.num_bytes, ucx_transports())
     if problem is None:
         try:
-            return Endpoint(pool, incarnation)
+            return Endpoint(pool, incarnation, serves=serves)
         except AgentError as error:
             problem = str(error)
     if kind != AUTO:

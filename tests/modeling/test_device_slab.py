@@ -105,7 +105,7 @@ def test_the_thread_that_owns_the_agent_has_the_devices_context() -> None:
     driver = CountingDriver(options=1)
     pool = Pool(4096, make_slab=lambda size: DeviceSlab(size, CPU, driver))
     with suppress(AgentError):  # it is not really a GPU's memory
-        Endpoint(pool, "agent-of-a-test").close()
+        Endpoint(pool, "agent-of-a-test", serves=True).close()
     assert driver.entered == [(0, "nixl")]
 
 

@@ -36,7 +36,7 @@ class Record:
     dead: set[str] = field(default_factory=set)
     metadata: bytes = b"mine"
 
-    def __call__(self, name: str, slab: Slab) -> Agent:
+    def __call__(self, name: str, slab: Slab, *, serves: bool) -> Agent:
         return cast("Agent", self)
 
     def add_peer(self, peer: Peer, metadata: bytes) -> None:
@@ -66,7 +66,7 @@ def pool() -> Pool:
 
 @pytest.fixture
 def endpoint(record: Record, pool: Pool) -> Iterator[Endpoint]:
-    endpoint = Endpoint(pool, "me", record)
+    endpoint = Endpoint(pool, "me", record, serves=False)
     yield endpoint
     assert endpoint.close()
     assert record.calls[-1] == ("close", "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from redserve.telemetry.log import get_logger
@@ -56,6 +57,7 @@ class Endpoint:
         pool: Registered as a whole.
         name: Of the agent; unique for ever.
         make_agent: Makes it, in its thread.
+        serves: Whether others read from this pool; see `Agent`.
 
     Attributes:
         metadata: What a peer needs to read from this pool.
@@ -64,10 +66,17 @@ class Endpoint:
         AgentError: The agent cannot be made; says why.
     """
 
-    def __init__(self, pool: Pool, name: str, make_agent: Callable[..., Agent] = Agent) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        name: str,
+        make_agent: Callable[..., Agent] = Agent,
+        *,
+        serves: bool,
+    ) -> None:
         self._pool = pool
         self._name = name
-        self._make_agent = make_agent
+        self._make_agent = partial(make_agent, serves=serves)
         self._calls = Inbox()
         self._reads: list[Read] = []
         self._peers: set[str] = set()
