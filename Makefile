@@ -91,10 +91,13 @@ bench-operator: setup ## Measure the operator on fake GPU nodes; writes benchmar
 	@$(BIN)/python -m tools.kubernetes.build >/dev/null
 	@$(BIN)/python -m benchmarks.operator
 
+bench-transport: setup ## Measure every data path beside memcpy and a raw socket; writes benchmarks/results
+	@$(BIN)/python -m benchmarks.transport
+
 demo-model: setup ## Train the demo model again (CPU, under an hour)
 	@$(BIN)/python -m demo_model --threads 2
 
 clean: ## Remove environments and caches
 	@rm -rf $(VENV) $(PROTO_VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: control-plane help setup demo test test-gpu test-cluster test-node test-observability check lint types layers protos protos-lint protos-check docs docs-check bench bench-operator demo-model clean images
+.PHONY: control-plane help setup demo test test-gpu test-cluster test-node test-observability check lint types layers protos protos-lint protos-check docs docs-check bench bench-operator bench-transport demo-model clean images

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TextIO
 
+    Single = Callable[[int], Awaitable[None]]
+    Burst = Callable[[list[int]], Awaitable[None]]
+
 
 class Measurement:
     """Measures a data path.
@@ -76,14 +79,14 @@ class Measurement:
     def _take(self, count: int) -> list[int]:
         return list(itertools.islice(self._slots, count))
 
-    def _singles(self) -> dict[str, Callable[[int], Awaitable[None]]]:
-        found = {"": self._path.read}
+    def _singles(self) -> dict[str, Single]:
+        found: dict[str, Single] = {"": self._path.read}
         if isinstance(self._path, pulls.Pulls):
             found["whole_"] = self._path.whole_pull
         return found
 
-    def _bursts(self) -> dict[str, Callable[[list[int]], Awaitable[None]]]:
-        found = {"": self._path.burst}
+    def _bursts(self) -> dict[str, Burst]:
+        found: dict[str, Burst] = {"": self._path.burst}
         if isinstance(self._path, pulls.Pulls):
             found["whole_"] = self._path.whole_burst
         return found

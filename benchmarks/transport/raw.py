@@ -75,7 +75,7 @@ class Socket:
     """Blocking sendall and recv_into over loopback, nothing else."""
 
     def __init__(self) -> None:
-        self._destination = memoryview(touched(plan.WORKING_SET))
+        self._destination = touched(plan.WORKING_SET).data
         self._producer = Child(_PRODUCER, plan.SOCKET)
         self._socket = socket.create_connection(("127.0.0.1", self._producer.hello["port"]))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -123,7 +123,7 @@ def serve_socket() -> int:
 
 
 def _serve_one(server: socket.socket) -> None:
-    memory = memoryview(touched(plan.WORKING_SET))
+    memory = touched(plan.WORKING_SET).data
     connection, _ = server.accept()
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with server, connection:

@@ -96,7 +96,7 @@ def page_of(figures: Mapping[str, Any]) -> str:
         [
             "# The transport",
             "Written by `make bench-transport`. Medians of rounds in which every backend had its",
-            f"turn. Rates with {plan.IN_FLIGHT} reads under way at once (the raw socket: one stream;",
+            f"turn. Rates with {plan.IN_FLIGHT} reads under way at once (the raw socket: a stream;",
             "memcpy: one thread), going round in memory larger than the caches.",
             "",
             "GB/s, the data path alone:",
@@ -117,7 +117,8 @@ def page_of(figures: Mapping[str, Any]) -> str:
             "",
             *_promises(figures),
             "",
-            f"{figures['rounds']} rounds, {figures['busy_rounds']} of them began on a busy machine.",
+            f"{figures['rounds']} rounds per size; {figures['busy_rounds']} of all began on a busy"
+            " machine.",
             f"Commit {figures['commit']}, {figures['hardware']}, {figures['date']}.",
             "",
         ]
