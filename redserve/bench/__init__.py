@@ -9,6 +9,8 @@ numbers    ranges that a command line names
 outcome    what one request brought
 quantiles  nearest rank
 summary    outcomes -> figures, goodput and attainment included
+figures    numbers as people read them
+tables     figures -> rows, for the terminal and the report
 report/    figures -> one HTML file
 
 With clocks and sockets:

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from redserve import __version__
-from redserve.cli import chat, down, render, rules, status, top, trace, up, validate, version
+from redserve.cli import bench, chat, down, render, rules, status, top, trace, up, validate, version
 from redserve.errors import (
     ConfigError,
     InvalidArgument,
@@ -30,7 +30,7 @@ FAILED: Final = 1
 WRONG: Final = 2
 INTERRUPTED: Final = 130
 _USAGE_ERRORS: Final = (ConfigError, InvalidArgument, ModelNotFound, UnsupportedModel)
-_COMMANDS: Final = (up, status, top, chat, trace, validate, render, rules, down, version)
+_COMMANDS: Final = (up, status, top, chat, trace, bench, validate, render, rules, down, version)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

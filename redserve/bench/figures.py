@@ -1,0 +1,29 @@
+"""Numbers as people read them, in tables and in the report."""
+
+from __future__ import annotations
+
+from typing import Final
+
+NOTHING: Final = "-"
+
+
+def duration(seconds: float | None) -> str:
+    """Three digits that matter: "1.23 ms", "2.5 s"."""
+    if seconds is None:
+        return NOTHING
+    return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.4g} s"
+
+
+def percent(share: float | None) -> str:
+    """99, 99.9, 99.987; never 100 for what is less."""
+    if share is None:
+        return NOTHING
+    shown = f"{share * 100:.3f}"
+    if share < 1 and float(shown) == 100:
+        return "<100 %"
+    return shown.rstrip("0").rstrip(".") + " %"
+
+
+def rate(per_s: float | None, of: str) -> str:
+    """For example "1.88 requests/s"."""
+    return NOTHING if per_s is None else f"{per_s:.3g} {of}/s"

@@ -1,0 +1,143 @@
+"""`redserve bench`: put load on a service and measure what its clients see."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from redserve import __version__
+from redserve.bench.figures import rate
+from redserve.bench.report.page import page
+from redserve.bench.run import Run
+from redserve.bench.summary import summarize
+from redserve.bench.tables import grids, headline, notes
+from redserve.cli.bench_options import add_options, options_of
+from redserve.cli.bench_progress import Bar
+from redserve.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from redserve.bench.clients.base import Client
+    from redserve.bench.outcome import Outcome
+    from redserve.bench.summary import Summary
+    from redserve.cli.common import Subparsers
+
+INTERRUPTED = 130
+MIN_WIDTH = 110
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "bench",
+        help="put load on a service and measure it",
+        description="Put load on a service and measure what its clients see: of one that runs "
+        "here, of any router by gRPC (--address), of any OpenAI-compatible server (--url).",
+    )
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, and tell; after Ctrl-C what was measured until then."""
+    options = options_of(arguments)
+    with _writable(arguments.report), Bar(options.plan) as bar:
+        measured = Run(options.plan, options.workload, options.manners.timeout_s, bar)
+        client = options.client()
+        interrupted = False
+        try:
+            asyncio.run(_measure(measured, client))
+        except KeyboardInterrupt:
+            interrupted = True
+    facts = {**options.facts(client.model), "redserve": __version__}
+    if interrupted:
+        facts["interrupted"] = "yes: what was under way is not counted"
+    summary = summarize(measured.outcomes, options.objectives)
+    if measured.warm_up_problem is not None:
+        print(f"warm-up: {measured.warm_up_problem.message}", file=sys.stderr)
+    if arguments.report is not None:
+        arguments.report.write_text(page(summary, measured.outcomes, facts), encoding="utf-8")
+    if arguments.json:
+        print(json.dumps(_to_dict(summary, measured.outcomes, facts), indent=1))
+    else:
+        _show(summary, facts)
+    if interrupted:
+        return INTERRUPTED
+    return 0 if summary.num_complete else 1
+
+
+async def _measure(measured: Run, client: Client) -> None:
+    async with client:
+        await measured.go(client)
+
+
+@contextmanager
+def _writable(path: Path | None) -> Iterator[None]:
+    """Nobody wants to learn after ten minutes of load that the report has no place.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    if path is not None:
+        try:
+            path.touch()
+        except OSError as error:
+            message = f"{path} cannot be written: {error.strerror}"
+            raise ConfigError(message, field="--report") from error
+    yield
+
+
+def _show(summary: Summary, facts: Mapping[str, str]) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, MIN_WIDTH)
+    console.print(Text.assemble((facts["model"], "bold"), f" at {facts['target']}"))
+    console.print(Text(facts["load"]))
+    console.print(headline(summary), markup=False)
+    good = summary.goodput_per_s
+    rates = [rate(summary.requests_per_s, "requests"), rate(summary.tokens_per_s, "tokens")]
+    rates += [] if good is None else [f"goodput {rate(good, 'requests')}"]
+    console.print("   ".join(rates))
+    for note in notes(summary):
+        console.print(Text(note, style="yellow"))
+    for grid in grids(summary):
+        console.print()
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for number, name in enumerate(grid.header):
+            shown = name.upper()
+            left = number == 0 or name == "indicator"
+            table.add_column(shown, justify="left" if left else "right", no_wrap=True)
+        for index, row in enumerate(grid.rows):
+            table.add_row(*row, style="bold red" if index in grid.broken else "")
+        console.print(table)
+
+
+def _to_dict(summary: Summary, outcomes: list[Outcome], facts: Mapping[str, str]) -> dict[str, Any]:
+    begin_s = min((one.answer.start_s for one in outcomes), default=0.0)
+    return {
+        "facts": dict(facts),
+        "summary": summary.to_dict(),
+        "requests": [
+            {
+                "index": one.index,
+                "num_images": one.num_images,
+                "sent_s": one.answer.start_s - begin_s,
+                "ttft_s": one.ttft_s,
+                "tpot_s": one.tpot_s,
+                "duration_s": one.duration_s,
+                "num_output_tokens": one.answer.num_tokens,
+                "reason": None if one.answer.problem is None else one.answer.problem.reason,
+            }
+            for one in sorted(outcomes, key=lambda one: one.index)
+        ],
+    }
