@@ -263,4 +263,5 @@ def _shown(action: Action) -> str:
 
 
 def _pool_of(pod: Manifest) -> str:
-    return str(pod["metadata"]["labels"][labels.POOL])
+    marks = pod["metadata"]["labels"]
+    return str(marks.get(labels.POOL) or marks[labels.COMPONENT])  # the loader is of no pool

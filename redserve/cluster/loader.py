@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redserve.cluster import labels, names
 from redserve.cluster.accounts import account_name
+from redserve.cluster.blanks import without_blanks
 from redserve.cluster.container import image
 from redserve.cluster.environment import manifest_environment
 from redserve.cluster.model_source import model_source
 from redserve.cluster.pull_secrets import pull_secrets
 from redserve.cluster.resources import main_resources, plain_resources
 from redserve.cluster.security import loader_security, pod_security
+from redserve.cluster.strategic_merge import merge_pod_template
 from redserve.cluster.volumes import scratch_mount, scratch_volume
 from redserve.spec.settings import FetchSettings
 
@@ -29,6 +31,19 @@ _REPORT: Final = "/dev/termination-log"
 _NEVER: Final = 2
 """Exit code of `redserve.fetch` when trying again is useless."""
 _RETRIES: Final = 6
+_PLACING: Final = (
+    "dnsConfig",
+    "dnsPolicy",
+    "hostAliases",
+    "imagePullSecrets",
+    "nodeSelector",
+    "preemptionPolicy",
+    "priorityClassName",
+    "schedulerName",
+    "securityContext",
+    "tolerations",
+)
+"""What the Job takes from the routers' `podTemplate`."""
 _OFFLINE: Final = frozenset({"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"})
 """Words for servers that would keep the loader from loading."""
 
@@ -39,7 +54,10 @@ def loader_job(scope: Scope) -> Manifest | None:
     Its name is that of the checkpoint and its volume, so it runs once for both, whatever else
     changes. Kubernetes lets nobody change a Job's pods: whoever applies it leaves one that has
     finished alone, and deletes one that has not before making it anew. It takes its image,
-    environment and resources from the router, the lightest of the pools.
+    environment, resources and place from the router, the lightest of the pools.
+
+    Raises:
+        ConfigError: The router's `podTemplate` cannot be merged.
     """
     source = model_source(scope.service.spec.model)
     if source.filled_by != "job":
@@ -59,6 +77,7 @@ def loader_job(scope: Scope) -> Manifest | None:
     secrets = pull_secrets(scope)
     if secrets:
         pod["imagePullSecrets"] = secrets
+    pod = _as_routers_are_placed(scope, pod)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -74,6 +93,25 @@ def loader_job(scope: Scope) -> Manifest | None:
             "template": {"metadata": {"labels": job_labels}, "spec": pod},
         },
     }
+
+
+def _as_routers_are_placed(scope: Scope, pod: Manifest) -> Manifest:
+    """The pod with what the routers' `podTemplate` says of where and as whom pods may run.
+
+    Raises:
+        ConfigError: It cannot be merged, and so not into the routers either.
+    """
+    patch = (scope.pool("router").pod_template or {}).get("spec")
+    if not isinstance(patch, dict):
+        return pod
+    taken = {field: patch[field] for field in _PLACING if field in patch}
+    affinity = patch.get("affinity")
+    # Rules about other pods are the routers' own.
+    if isinstance(affinity, dict) and "nodeAffinity" in affinity:
+        taken["affinity"] = {"nodeAffinity": affinity["nodeAffinity"]}
+    merged = merge_pod_template({"spec": pod}, {"spec": taken}, "spec.router.podTemplate")
+    placed: Manifest = without_blanks(merged["spec"])
+    return placed
 
 
 def init_containers(scope: Scope, pool: Role) -> list[dict[str, Any]]:

@@ -30,7 +30,9 @@ def progress_limit_s(template: Mapping[str, Any]) -> int:
         template: A pod template, the manifest's `podTemplate` merged over it.
     """
     containers = template["spec"]["containers"]
-    main = next((one for one in containers if one.get("name") == MAIN_CONTAINER), {})
+    main: Mapping[str, Any] = next(
+        (one for one in containers if one.get("name") == MAIN_CONTAINER), {}
+    )
     probe = main.get("startupProbe") or {}
     # What Kubernetes takes for a word that is not there; nobody has checked these numbers yet.
     delay, period, tries = (

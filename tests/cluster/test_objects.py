@@ -383,3 +383,34 @@ def test_the_account_that_a_pod_template_names_gets_the_routers_rights(
     assert [one["name"] for one in binding["subjects"]] == [subject]
     (binding,) = shared("RoleBinding", llm={"podTemplate": patch})
     assert [one["name"] for one in binding["subjects"]] == ["demo-router"]
+
+
+def test_the_loader_is_placed_as_routers_are() -> None:
+    node = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+    patch = {
+        "spec": {
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+            "nodeSelector": {"pool": "cpu"},
+            "priorityClassName": "high",
+            "schedulerName": "",
+            "securityContext": {"runAsUser": 1000680000, "fsGroup": None},
+            "imagePullSecrets": [{"name": "mirror"}],
+            "affinity": {"nodeAffinity": node, "podAntiAffinity": {"a": 1}},
+            "containers": [{"name": "sidecar", "image": "x"}],
+            "hostNetwork": True,
+        }
+    }
+    model = {"uri": "hf://a/b", "cache": CLAIM}
+    made = service(model=model, router={"podTemplate": patch}, llm={"podTemplate": {"spec": {}}})
+    job = render(made, CONTEXT).loader
+    assert job is not None
+    pod = job["spec"]["template"]["spec"]
+    for field in ("tolerations", "nodeSelector", "priorityClassName"):
+        assert pod[field] == patch["spec"][field]
+    assert pod["securityContext"]["runAsUser"] == 1000680000
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert "fsGroup" not in pod["securityContext"]
+    assert {"name": "mirror"} in pod["imagePullSecrets"]
+    assert pod["affinity"] == {"nodeAffinity": node}
+    assert [one["name"] for one in pod["containers"]] == ["fetch"]
+    assert {"hostNetwork", "schedulerName"}.isdisjoint(pod)

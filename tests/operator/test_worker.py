@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from redserve.cluster import labels
 from redserve.telemetry.metrics import OperatorMetrics
 from redserve_operator.acting import Hands
 from redserve_operator.decide.observed import ObjectKey, Observed, Probed
@@ -347,6 +348,14 @@ async def test_pods_are_tried_first_and_the_result_is_remembered(desk: Desk) -> 
     assert [one.probed for one in desk.seen] == [None, expected]
     await desk.look(Plan())
     assert desk.seen[0].probed == expected
+
+
+async def test_the_loaders_pod_is_of_no_pool(desk: Desk) -> None:
+    desk.kube.refuse["dry_run", "Pod"] = Invalid("no", status=422)
+    loader = {**pod("demo-model"), "spec": {}}
+    loader["metadata"]["labels"] = {labels.SERVICE: "demo", labels.COMPONENT: "model"}
+    await desk.look(Plan(probe=(loader,), probe_revision="aaaa1111"), Plan())
+    assert desk.seen[1].probed == Probed("aaaa1111", {"model": "no"})
 
 
 async def test_a_refused_trial_that_nobody_asks_about_any_more_is_forgotten(

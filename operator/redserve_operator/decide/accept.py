@@ -17,7 +17,7 @@ from redserve_operator.decide.reasons import Verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from redserve.cluster.facts import Manifest, PoolObjects, Refusal, Rendered
+    from redserve.cluster.facts import Manifest, Refusal, Rendered
     from redserve_operator.decide.observed import Probed
 
 _MAX_PROBLEMS: Final = 5
@@ -77,8 +77,8 @@ def refuse(refusals: Sequence[Refusal]) -> None:
         raise ManifestRefused(Verdict("False", refusals[0].reason, told))
 
 
-def probe_pods(rendered: Rendered) -> tuple[Manifest, ...]:
-    """One pod of each pool, to be sent to the API server in a dry run.
+def probe_pods(rendered: Rendered, *, with_loader: bool) -> tuple[Manifest, ...]:
+    """One pod of each pool, and the loader's if it is yet to run, for a dry run of the API server.
 
     Without the ServiceAccounts that we make ourselves: whether they are there says nothing about
     the manifest, and one that is may be leaving with a RedService of the same name that is gone.
@@ -88,7 +88,10 @@ def probe_pods(rendered: Rendered) -> tuple[Manifest, ...]:
         for shared in rendered.shared
         if shared["kind"] == "ServiceAccount"
     }
-    return tuple(_pod(pool, ours) for pool in rendered.pools)
+    workloads = [pool.workload for pool in rendered.pools]
+    if with_loader and rendered.loader is not None:
+        workloads.insert(0, rendered.loader)
+    return tuple(_pod(workload, ours) for workload in workloads)
 
 
 def judge_probe(probed: Probed) -> None:
@@ -107,13 +110,13 @@ def judge_probe(probed: Probed) -> None:
         raise ManifestRefused(reasons.INVALID_POD_TEMPLATE.says(told))
 
 
-def _pod(pool: PoolObjects, our_accounts: set[str]) -> Manifest:
-    template = template_of(pool.workload)
+def _pod(workload: Manifest, our_accounts: set[str]) -> Manifest:
+    template = template_of(workload)
     spec = dict(template["spec"])
     if spec.get("serviceAccountName") in our_accounts:
         del spec["serviceAccountName"]
         spec["automountServiceAccountToken"] = False
-    metadata = pool.workload["metadata"]
+    metadata = workload["metadata"]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -127,7 +130,7 @@ def _pod(pool: PoolObjects, our_accounts: set[str]) -> Manifest:
 
 
 def template_of(workload: Manifest) -> Manifest:
-    """The pod template of a Deployment or LeaderWorkerSet."""
+    """The pod template of a Deployment, LeaderWorkerSet or Job."""
     group = workload["spec"].get("leaderWorkerTemplate")
     template: Manifest = group["workerTemplate"] if group else workload["spec"]["template"]
     return template

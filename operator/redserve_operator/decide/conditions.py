@@ -42,6 +42,7 @@ class Scene:
         answers: Revision that answers requests, if any does with as many replicas as are promised.
         moved: When something moved last, as far as objects and pods tell.
         patience: Longest time without movement.
+        model_trouble: What keeps the loader from its work, though it has not given up.
     """
 
     pools: tuple[PoolView, ...]
@@ -55,6 +56,7 @@ class Scene:
     answers: str | None = None
     moved: datetime | None = None
     patience: timedelta = PROGRESS_DEADLINE
+    model_trouble: Trouble | None = None
 
     @property
     def is_settled(self) -> bool:
@@ -195,7 +197,7 @@ def _degraded(scene: Scene, made: Verdicts) -> Verdict:
         return reasons.STOPPED.says("reconcile is Stopped")
     if scene.model.reason == reasons.MODEL_LOAD_FAILED.name:
         return reasons.MODEL_LOAD_FAILED.says(scene.model.message, "True")
-    trouble = _trouble(scene)
+    trouble = scene.model_trouble or _trouble(scene)
     if trouble is not None and trouble.reason is not reasons.WAITING_FOR_DRAIN:
         return trouble.reason.says(trouble.message, "True")
     if made["Progressing"].reason == reasons.ROLLOUT_STUCK.name:

@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from redserve_operator.decide import reasons
+from redserve_operator.decide.census import drains_now
 from redserve_operator.decide.objects import key_of, time_of
+from redserve_operator.decide.pool_view import Trouble, trouble_of
 from redserve_operator.decide.upkeep import condition_of
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from redserve_operator.decide.observed import LoaderFacts, Observed
     from redserve_operator.decide.reasons import Verdict
 
+_POD_WAIT: Final = timedelta(seconds=60)
+"""How long a new Job may be without a pod before something must be wrong."""
 _REPORT_WAIT: Final = timedelta(seconds=30)
 """How long the pod of a finished Job may take to be seen."""
 
@@ -32,6 +36,8 @@ class Loading:
         revision: Commit that an unpinned revision was resolved to; empty when there is none.
         record: `status.model`; empty for nothing to remember.
         waits_for_report: The Job has finished and its pod was not seen yet: look again soon.
+        trouble: What keeps the Job from its work, though it has not given up.
+        again_at: When a Job without a pod is worth another look.
     """
 
     may_start: bool
@@ -39,6 +45,8 @@ class Loading:
     revision: str = ""
     record: Manifest = field(default_factory=dict)
     waits_for_report: bool = False
+    trouble: Trouble | None = None
+    again_at: datetime | None = None
 
 
 def look_at_model(
@@ -66,7 +74,7 @@ def look_at_model(
         return Loading(may_start=False, verdict=_failed(name, failed, facts))
     if complete := condition_of(job, "Complete"):
         return _just_loaded(service, name, job, complete, facts, now)
-    return Loading(may_start=False, verdict=_in_progress(name, facts))
+    return _in_progress(job, facts, now, drains=drains_now(observed.pods, now))
 
 
 def _without_loader(service: RedService) -> Verdict:
@@ -121,6 +129,36 @@ def _failed(name: str, failed: Manifest, facts: LoaderFacts | None) -> Verdict:
     return reasons.MODEL_LOAD_FAILED.says(f"{why.rstrip('.')}; delete Job {name} to try again")
 
 
-def _in_progress(name: str, facts: LoaderFacts | None) -> Verdict:
-    why = (facts.message or facts.report) if facts else ""
-    return reasons.LOADING.says(f"Job {name}: {why}" if why else f"Job {name} fills the volume")
+def _in_progress(
+    job: Manifest, facts: LoaderFacts | None, now: datetime, *, drains: bool
+) -> Loading:
+    name = job["metadata"]["name"]
+    if facts is None:
+        return _without_pod(job, now)
+    why = facts.message or facts.report
+    told = f"Job {name}: {why}" if why else f"Job {name} fills the volume"
+    trouble = None
+    # A pod that has said why it ended is followed by another one.
+    if facts.problem and not facts.report:
+        trouble = trouble_of(facts.problem, told, drains=drains)
+    return Loading(may_start=False, verdict=reasons.LOADING.says(told), trouble=trouble)
+
+
+def _without_pod(job: Manifest, now: datetime) -> Loading:
+    name, status = job["metadata"]["name"], job.get("status") or {}
+    if (job.get("spec") or {}).get("suspend"):
+        waits = reasons.LOADING.says(f"Job {name} is suspended")
+        return Loading(may_start=False, verdict=waits)
+    if status.get("active") or status.get("failed"):
+        return Loading(may_start=False, verdict=reasons.LOADING.says(f"Job {name} is at work"))
+    made = time_of(job["metadata"].get("creationTimestamp"))
+    again_at = made + _POD_WAIT if made is not None else None
+    if again_at is None or now < again_at:
+        starts = reasons.LOADING.says(f"Job {name} starts")
+        return Loading(may_start=False, verdict=starts, again_at=again_at)
+    told = f"Job {name} has no pod; `kubectl describe job {name}` says why"
+    return Loading(
+        may_start=False,
+        verdict=reasons.LOADING.says(told),
+        trouble=Trouble(reasons.PODS_REFUSED, told),
+    )

@@ -141,14 +141,19 @@ def view_pool(
 
 def _worst(pods: Iterable[PodFacts], *, drains: bool) -> Trouble | None:
     alive = [pod for pod in pods if not pod.terminating and not pod.ready]
-    for problem, reason in _TROUBLES.items():
+    for problem in _TROUBLES:
         # The first by name: which one is told must not change while nothing else does.
         found = min((pod for pod in alive if pod.problem == problem), default=None, key=_name)
         if found is not None:
-            waits = problem == "Unschedulable" and drains
-            told = reasons.WAITING_FOR_DRAIN if waits else reason
-            return Trouble(told, _sentence(found))
+            return trouble_of(problem, _sentence(found), drains=drains)
     return None
+
+
+def trouble_of(problem: PodProblem, message: str, *, drains: bool) -> Trouble:
+    """A pod's problem as a reason."""
+    waits = problem == "Unschedulable" and drains
+    told = reasons.WAITING_FOR_DRAIN if waits else _TROUBLES[problem]
+    return Trouble(told, message)
 
 
 def _name(pod: PodFacts) -> str:

@@ -6,19 +6,16 @@ parse ▶ check ▶ render ▶ dry run ▶ sizes ▶ rollout ▶ writes and dele
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from redserve.cluster.facts import Owner
 from redserve.cluster.names import POOLS
-from redserve.cluster.probes import progress_limit_s
 from redserve.cluster.scope import pool_spec
 from redserve_operator.decide.accept import (
     ManifestRefused,
     is_accepted,
     judge_probe,
     probe_pods,
-    template_of,
 )
 from redserve_operator.decide.answering import who_answers
 from redserve_operator.decide.census import OVERDUE, drains_now, is_overdue, take_census
@@ -29,6 +26,7 @@ from redserve_operator.decide.frozen import is_old_left, paused, refused
 from redserve_operator.decide.goals import goal, promised
 from redserve_operator.decide.loading import look_at_model
 from redserve_operator.decide.objects import is_going, is_made_for, newest, time_of, uid_of
+from redserve_operator.decide.patience import patience
 from redserve_operator.decide.plan import Plan
 from redserve_operator.decide.pool_view import view_pool
 from redserve_operator.decide.refusals import tell_of
@@ -88,7 +86,8 @@ def reconcile(context: Context, observed: Observed, now: datetime) -> Plan:
     status = resource.get("status") or {}
     if not is_accepted(conditions_by_type(status), status, objects.revision):
         if observed.probed is None or observed.probed.revision != objects.revision:
-            return Plan(probe=probe_pods(objects), probe_revision=objects.revision)
+            pods = probe_pods(objects, with_loader=not loading.may_start)
+            return Plan(probe=pods, probe_revision=objects.revision)
         try:
             judge_probe(observed.probed)
         except ManifestRefused as error:
@@ -270,21 +269,12 @@ class _Round:
             if serves
             else None,
             moved=self._moved(census),
-            patience=self._longest_start + self._longest_drain,
+            patience=patience(self.service, self.rendered),
+            model_trouble=self.loading.trouble,
         )
 
     def _max_unavailable(self, pool: Role) -> str:
         return pool_spec(self.service, pool).rollout.max_unavailable
-
-    @property
-    def _longest_start(self) -> timedelta:
-        templates = (template_of(pool.workload) for pool in self.rendered.pools)
-        return timedelta(seconds=max(progress_limit_s(template) for template in templates))
-
-    @property
-    def _longest_drain(self) -> timedelta:
-        longest = max(pool_spec(self.service, pool).rollout.drain_timeout_seconds for pool in POOLS)
-        return timedelta(seconds=longest)
 
     def _moved(self, census: Census) -> datetime | None:
         """When a workload was made or a pod changed last."""
@@ -303,5 +293,5 @@ class _Round:
             for pod in self.observed.pods
             if pod.leaves_by is not None and not is_overdue(pod, self.now)
         ]
-        times = [*overdue, *([] if due is None else [due])]
+        times = [*overdue, *(one for one in (due, self.loading.again_at) if one is not None)]
         return max(1.0, (min(times) - self.now).total_seconds()) if times else None

@@ -227,6 +227,66 @@ def test_pods_wait_for_the_checkpoint_and_get_its_commit():
     assert world.conditions()["ModelCached"] == ("True", "Loaded")
 
 
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"problem": "ImagePull", "message": "Back-off pulling image"}, "ImagePullFailed"),
+        ({"problem": "Unschedulable", "message": "claim not found"}, "InsufficientCapacity"),
+        ({"problem": "Failing", "message": "secret not found"}, "PodFailing"),
+        ({"problem": "Failing", "message": "m", "report": "the hub is busy"}, "AsExpected"),
+        ({}, "AsExpected"),
+    ],
+)
+def test_a_loader_that_cannot_work_is_no_good_state(facts, reason):
+    world = World({**SPEC, "model": HUB})
+    world.step()
+    name = next(key.name for key in world.objects if key.kind == "Job")
+    world.loaders[name] = LoaderFacts(name, **facts)
+    world.step()
+    assert world.conditions()["Degraded"][1] == reason
+    assert world.conditions()["ModelCached"] == ("False", "Loading")
+    told = [event for event in world.events if event.startswith("Degraded")]
+    assert len(told) == (reason != "AsExpected")
+    assert world.plan().status is None
+
+
+def test_a_loader_job_without_a_pod_says_so_after_a_minute():
+    world = World({**SPEC, "model": HUB})
+    world.step()
+    job = next(have for key, have in world.objects.items() if key.kind == "Job")
+    world.now += timedelta(seconds=20)
+    assert world.plan().requeue_after_s == 40
+    world.now += timedelta(seconds=40)
+    world.step()
+    assert world.conditions()["Degraded"] == ("True", "PodsRefused")
+    job["spec"]["suspend"] = True
+    world.step()
+    assert world.conditions()["Degraded"] == ("False", "AsExpected")
+    del job["spec"]["suspend"]
+    job["status"] = {"active": 1}
+    world.step()
+    assert world.conditions()["Degraded"] == ("False", "AsExpected")
+
+
+def test_the_loaders_pod_is_tried_while_it_is_yet_to_run():
+    world = World({**SPEC, "model": HUB})
+    plan = reconcile(world.context, world.observe(), world.now)
+    assert [pod["metadata"]["generateName"].split("-")[1] for pod in plan.probe] == [
+        "model", "encoder", "llm", "router",
+    ]  # fmt: skip
+    refused = Probed(plan.probe_revision, {"model": "privileged is not allowed"})
+    plan = reconcile(world.context, world.observe(refused), world.now)
+    assert not plan.actions
+    assert plan.status is not None
+    accepted = plan.status["conditions"][0]
+    assert accepted["reason"] == "InvalidPodTemplate"
+    assert accepted["message"] == "model: privileged is not allowed"
+    world.finish()
+    world.edit(router={"image": "other:1"})
+    plan = reconcile(world.context, world.observe(), world.now)
+    assert len(plan.probe) == 3
+
+
 def test_a_failed_download_says_why_and_how_to_try_again():
     world = World({**SPEC, "model": HUB})
     world.step()

@@ -111,7 +111,7 @@ class World:
             assert not plan.actions
             assert plan.status is None
             refused = {
-                pod["metadata"]["labels"][labels.POOL]: message
+                pod["metadata"]["labels"].get(labels.POOL, "model"): message
                 for pod in plan.probe
                 for image, message in self.refuses.items()
                 if pod["spec"]["containers"][0]["image"] == image
