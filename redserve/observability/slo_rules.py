@@ -145,6 +145,8 @@ def _alert(series: Series, objective: Objective, kind: BurnAlert, burns: Sequenc
             f"{burns[0].factor:g} times the allowed speed the budget of {window} is gone in "
             f"{lasts_h:.0f} h."
         ),
+        # The series have it too; but rules must differ by what they say themselves.
+        labels=(("slo", objective.name),),
     )
 
 
