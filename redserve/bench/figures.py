@@ -26,4 +26,6 @@ def percent(share: float | None) -> str:
 
 def rate(per_s: float | None, of: str) -> str:
     """For example "1.88 requests/s"."""
-    return NOTHING if per_s is None else f"{per_s:.3g} {of}/s"
+    if per_s is None:
+        return NOTHING
+    return f"{per_s:.3g} {of}/s" if per_s < 999.5 else f"{per_s:.0f} {of}/s"

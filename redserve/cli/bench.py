@@ -90,7 +90,7 @@ def _writable(path: Path | None) -> Iterator[None]:
     """
     if path is not None:
         try:
-            path.touch()
+            path.open("a").close()
         except OSError as error:
             message = f"{path} cannot be written: {error.strerror}"
             raise ConfigError(message, field="--report") from error
