@@ -77,7 +77,11 @@ def test_older_kubernetes_is_refused() -> None:
         ),
         (
             {"leaderElection": {"renewSeconds": 20}},
-            "renewSeconds must be less than leaderElection.leaseDurationSeconds",
+            "renewSeconds must be less than 0.7 times leaderElection.leaseDurationSeconds",
+        ),
+        (
+            {"leaderElection": {"renewSeconds": 7, "leaseDurationSeconds": 10}},
+            "renewSeconds must be less than 0.7 times leaderElection.leaseDurationSeconds",
         ),
     ],
 )

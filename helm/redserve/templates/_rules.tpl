@@ -4,14 +4,10 @@ create and patch, and never for update. No Secrets, no exec, no escalate and no 
 # What users write, and its truth.
 - apiGroups: [redserve.dev]
   resources: [redservices]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [redserve.dev]
   resources: [redservices/status, redpools/status]
-  verbs: [get, patch]
-# Owner references that block deletion need it where that is enforced.
-- apiGroups: [redserve.dev]
-  resources: [redservices/finalizers]
-  verbs: [update]
+  verbs: [patch]
 # What it makes of them.
 - apiGroups: [redserve.dev]
   resources: [redpools]
@@ -47,8 +43,8 @@ create and patch, and never for update. No Secrets, no exec, no escalate and no 
 # Pods are watched; they are created in dry runs only, to hear whether the API server takes them.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, create]
-- apiGroups: ["", events.k8s.io]
+  verbs: [list, watch, create]
+- apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}
