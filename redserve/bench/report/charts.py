@@ -96,7 +96,7 @@ def by_images(groups: Sequence[tuple[int, Latencies]]) -> str:
     """Time to first token by number of pictures: median, and up to the 95th percentile."""
     found = [(count, of.ttft) for count, of in groups if of.ttft is not None]
     frame = Frame(
-        Axis("pictures of a request", tuple(float(n) for n in range(max(c for c, _ in found) + 2))),
+        Axis("images of a request", tuple(float(n) for n in range(max(c for c, _ in found) + 2))),
         Axis.of_seconds("time to first token", max(ttft.p95 for _, ttft in found)),
     )
     marks = []
@@ -104,9 +104,9 @@ def by_images(groups: Sequence[tuple[int, Latencies]]) -> str:
         x = frame.px(count)
         low, high = frame.py(ttft.p50), frame.py(ttft.p95)
         marks.append(tag("line", class_="span", x1=x, y1=low, x2=x, y2=high))
-        title = tag("title", text(f"{count} pictures, {ttft.count} requests"))
+        title = tag("title", text(f"{count} images, {ttft.count} requests"))
         marks.append(tag("circle", title, class_="dot", cx=x, cy=low, r=4.0))
-    return frame.svg("Time to first token by number of pictures", *marks)
+    return frame.svg("Time to first token by number of images", *marks)
 
 
 def _limit_upright(frame: Frame, limit: Limit) -> str:
@@ -118,7 +118,7 @@ def _limit_upright(frame: Frame, limit: Limit) -> str:
 def _limit_flat(frame: Frame, limit: Limit) -> str:
     y, right = frame.py(limit.threshold_s), frame.px(frame.x.top)
     line = tag("line", class_="limit", x1=frame.px(0), y1=y, x2=right, y2=y)
-    return line + tag("text", text(limit.name), class_="limit y", x=right - 4, y=y - 5)
+    return line + tag("text", text(limit.name), class_="limit y", x=right - 4, y=y + 14)
 
 
 def _thinned(count: int) -> list[int]:

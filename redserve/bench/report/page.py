@@ -106,7 +106,7 @@ def _charts(summary: Summary, outcomes: Sequence[Outcome]) -> Iterator[str]:
             yield tag("h2", text(what.capitalize()))
             yield distribution(what, values, limits[indicator])
     if summary.by_images and first:
-        yield tag("h2", "Time to first token by number of pictures")
+        yield tag("h2", "Time to first token by number of images")
         yield by_images(summary.by_images)
         yield tag("p", "A dot is the median, its line reaches to p95.", class_="soft")
     if outcomes:
