@@ -34,15 +34,21 @@ NAME = "killed"
 _POLL_S = 0.05
 
 
-def manifest_text(checkpoint: Path, transport: dict[str, Any] | None = None) -> str:
+def manifest_text(
+    checkpoint: Path,
+    transport: dict[str, Any] | None = None,
+    slos: tuple[dict[str, Any], ...] = (),
+    router: dict[str, Any] | None = None,
+) -> str:
     """Two encoders and an engine on any free ports."""
-    spec = {
+    spec: dict[str, Any] = {
         "model": {"uri": f"file://{checkpoint}", "dtype": "Float32"},
         "encoder": {"replicas": 2, "poolSize": "16Mi", "device": "CPU"},
         "llm": {"replicas": 1, "kvCacheSize": "16Mi", "device": "CPU"},
         # An engine that starts quickly enough would go on with the answer.
-        "router": {"http": {"port": 0}, "grpc": {"port": 0}, "llmGraceSeconds": 0},
+        "router": {"http": {"port": 0}, "grpc": {"port": 0}, "llmGraceSeconds": 0} | (router or {}),
         "transport": transport or {},
+        "slos": list(slos),
     }
     return yaml.safe_dump(
         {
@@ -61,17 +67,25 @@ class Service:
         folder: For its files.
         checkpoint: What it serves.
         transport: `spec.transport` of its manifest.
+        slos: `spec.slos`.
+        router: More of `spec.router`.
     """
 
     def __init__(
-        self, folder: Path, checkpoint: Path, transport: dict[str, Any] | None = None
+        self,
+        folder: Path,
+        checkpoint: Path,
+        transport: dict[str, Any] | None = None,
+        *,
+        slos: tuple[dict[str, Any], ...] = (),
+        router: dict[str, Any] | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self._state_file = folder / f"run/redserve/{NAME}/state.json"
         self.env = {**os.environ, "XDG_RUNTIME_DIR": str(folder / "run"), "PYTHONPATH": str(ROOT)}
-        manifest = folder / "redservice.yaml"
-        manifest.write_text(manifest_text(checkpoint, transport))
-        command = [sys.executable, "-m", "redserve.cli.main", "up", "-f", str(manifest)]
+        self.manifest = folder / "redservice.yaml"
+        self.manifest.write_text(manifest_text(checkpoint, transport, slos, router))
+        command = [sys.executable, "-m", "redserve.cli.main", "up", "-f", str(self.manifest)]
         self.log = folder / "up.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
@@ -86,7 +100,11 @@ class Service:
 
     def status(self, *flags: str) -> str:
         """What `redserve status` prints; empty while there is no service."""
-        command = [sys.executable, "-m", "redserve.cli.main", "status", *flags]
+        return self.command("status", *flags)
+
+    def command(self, *words: str) -> str:
+        """What a command prints; empty when it fails."""
+        command = [sys.executable, "-m", "redserve.cli.main", *words]
         done = subprocess.run(
             command, env=self.env, capture_output=True, text=True, check=False, timeout=60
         )
