@@ -12,7 +12,7 @@ from redserve.cluster import labels
 from redserve.telemetry.log import get_logger
 from redserve_operator.decide.objects import key_of
 from redserve_operator.decide.observed import Probed
-from redserve_operator.decide.plan import ApplyStatus, Delete
+from redserve_operator.decide.plan import ApplyStatus, Delete, Patch
 from redserve_operator.decide.refusals import waits_for
 from redserve_operator.kube.backoff import Backoff
 from redserve_operator.kube.errors import KubeError, NamespaceEnds, Unauthorized
@@ -180,7 +180,7 @@ class Worker:
         """
         done = _Done()
         for action in actions:
-            if waits_for(action, {**done.refused, **done.failed}):
+            if waits_for(action, done.refused.keys() | done.failed.keys()):
                 continue
             try:
                 key, message = await self._hands.carry_out(service, action)
@@ -258,7 +258,7 @@ def _shown(action: Action) -> str:
     if isinstance(action, Delete):
         return f"delete {action.key.kind} {action.key.name} ({action.why})"
     manifest = action.manifest
-    verb = "status of" if isinstance(action, ApplyStatus) else "apply"
+    verb = {ApplyStatus: "status of", Patch: "patch"}.get(type(action), "apply")
     return f"{verb} {manifest['kind']} {manifest['metadata']['name']} ({action.why})"
 
 

@@ -107,6 +107,17 @@ def no(status: int, message: str = "no", **headers: str) -> tuple[int, Any, dict
 MANIFEST = child("Deployment", "d", spec={"replicas": 1})
 
 
+async def test_a_patch_merges_by_kubernetes_rules_and_names_the_manager(
+    server: Server, client: HttpKubeClient
+) -> None:
+    server.answers = [ok()]
+    await client.patch(MANIFEST, "redserve-operator")
+    method, path, query, headers, _body = server.requests[0]
+    assert (method, path) == ("PATCH", "/apis/apps/v1/namespaces/ns/deployments/d")
+    assert query == {"fieldManager": "redserve-operator"}
+    assert headers["Content-Type"] == "application/strategic-merge-patch+json"
+
+
 async def test_apply_is_a_forced_patch_under_a_manager(
     server: Server, client: HttpKubeClient, metrics: OperatorMetrics
 ) -> None:
@@ -257,6 +268,19 @@ async def test_lists_come_in_pages_of_one_moment(server: Server, client: HttpKub
     assert path == "/apis/apps/v1/deployments"
     assert query == {"limit": "250", "labelSelector": "redserve.dev/service", "continue": "token"}
     assert "PartialObjectMetadataList" in headers["Accept"]
+
+
+async def test_whether_a_kind_can_be_listed_is_asked_with_one_object(
+    server: Server, client: HttpKubeClient
+) -> None:
+    server.answers = [ok({"metadata": {"continue": "more"}, "items": [{}]}), no(403, "no right")]
+    await client.try_list(DEPLOYMENT, "ns")
+    with pytest.raises(KubeError, match="no right"):
+        await client.try_list(DEPLOYMENT, None)
+    assert [(request[1], request[2]) for request in server.requests] == [
+        ("/apis/apps/v1/namespaces/ns/deployments", {"limit": "1"}),
+        ("/apis/apps/v1/deployments", {"limit": "1"}),
+    ]
 
 
 async def test_an_empty_list_may_be_null(server: Server, client: HttpKubeClient) -> None:
