@@ -10,7 +10,8 @@ from redserve.cluster import labels
 from redserve.telemetry.log import get_logger
 from redserve_operator.decide.amended import amendment
 from redserve_operator.decide.objects import is_made_for, key_of
-from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete
+from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete, Patch
+from redserve_operator.decide.sources import without_other_sources
 from redserve_operator.decide.upkeep import ROLLOUT_MANAGER
 from redserve_operator.kube.errors import (
     Conflict,
@@ -180,7 +181,9 @@ class Hands:
         if not self._may_write():
             raise KubeError("the Lease is not ours any more: nothing is written")
 
-    async def _write(self, service: ServiceKey, action: Apply | ApplyStatus | Create) -> None:
+    async def _write(
+        self, service: ServiceKey, action: Apply | Patch | ApplyStatus | Create
+    ) -> None:
         manifest = action.manifest
         if action.why == "created":
             await self._check_name(service, manifest)
@@ -188,6 +191,13 @@ class Hands:
             case Apply():
                 answer = await self._client.apply(manifest, action.manager)
                 if action.manager in _WHOLE:
+                    self._compare(service, manifest, answer)
+            case Patch():
+                try:
+                    answer = await self._client.patch(action.patch, action.manager)
+                except (NotFound, Conflict):
+                    return  # deleted meanwhile, or made anew: the watch will tell
+                if without_other_sources(manifest, answer):
                     self._compare(service, manifest, answer)
             case ApplyStatus():
                 try:

@@ -27,6 +27,7 @@ class FakeKube:
         self.closed: set[str] = set()
         """Namespaces in which nothing may be listed."""
         self.version = 0
+        self.patches: list[Manifest] = []
 
     def stored(self, kind: str, name: str, namespace: str = "ns") -> Manifest:
         return copy.deepcopy(self.objects[kind, namespace, name])
@@ -47,6 +48,11 @@ class FakeKube:
     async def apply(self, manifest: Manifest, manager: str) -> Manifest:
         self._called("apply", manifest)
         return self.put(manifest)
+
+    async def patch(self, patch: Manifest, manager: str) -> Manifest:
+        self._called("patch", patch)
+        self.patches.append(patch)
+        return self.put(self.stored(patch["kind"], patch["metadata"]["name"]))
 
     async def apply_status(self, manifest: Manifest, manager: str) -> Manifest:
         self._called("apply_status", manifest)

@@ -27,6 +27,23 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True)
+class Patch:
+    """Strategic merge patch under a manager: takes away what others' fields an apply cannot.
+
+    Attributes:
+        manifest: What the object is to be, as an apply would say it.
+        patch: What is sent; `metadata.uid` names exactly this object.
+        manager: Field manager.
+        why: As for `Apply`.
+    """
+
+    manifest: Manifest
+    patch: Manifest
+    manager: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Create:
     """POST under a manager; nothing happens when ours exists. For values that others then own."""
 
@@ -59,7 +76,7 @@ class Delete:
     why: str
 
 
-Action = Apply | Create | ApplyStatus | Delete
+Action = Apply | Patch | Create | ApplyStatus | Delete
 
 
 @dataclass(frozen=True, slots=True)

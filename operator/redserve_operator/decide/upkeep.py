@@ -18,7 +18,8 @@ from redserve_operator.decide.objects import (
     uid_of,
     without_replicas,
 )
-from redserve_operator.decide.plan import Apply, Delete
+from redserve_operator.decide.plan import Apply, Delete, Patch
+from redserve_operator.decide.sources import without_other_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Set
@@ -82,6 +83,8 @@ def keep(
         return None
     if any(drifted({field: desired.get(field)}, have) for field in fixed):
         return Delete(key_of(have), uid_of(have), "replaced")
+    if patch := without_other_sources(desired, have):
+        return Patch(desired, patch, labels.MANAGER, "healed")
     desired = without_other_bound(desired, have)
     if not same:
         return Apply(desired, labels.MANAGER, "changed")

@@ -42,6 +42,10 @@ class KubeClient(Protocol):
         """Server-side apply with force."""
         ...
 
+    async def patch(self, patch: Manifest, manager: str) -> Manifest:
+        """Strategic merge patch; raises `Conflict` when `metadata.uid` is another one."""
+        ...
+
     async def apply_status(self, manifest: Manifest, manager: str) -> Manifest:
         """Server-side apply with force to the status subresource."""
         ...

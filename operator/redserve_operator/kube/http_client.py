@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
+_MERGE = "application/strategic-merge-patch+json"
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _PAGE = 250
 """Objects of one page of a list: bounds memory on both sides."""
@@ -65,6 +66,11 @@ class HttpKubeClient:
     async def apply(self, manifest: Manifest, manager: str) -> Manifest:
         """Server-side apply with force."""
         return await self._apply(manifest, manager, "")
+
+    async def patch(self, patch: Manifest, manager: str) -> Manifest:
+        """Strategic merge patch; raises `Conflict` when `metadata.uid` is another one."""
+        query = {"fieldManager": manager}
+        return await self._call("patch", "PATCH", _object(patch), query, patch, content=_MERGE)
 
     async def apply_status(self, manifest: Manifest, manager: str) -> Manifest:
         """Server-side apply with force to the status subresource."""

@@ -22,7 +22,7 @@ from redserve_operator.decide.observed import (
     PodFacts,
     Probed,
 )
-from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete, Plan
+from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete, Patch, Plan
 from redserve_operator.decide.reconcile import reconcile
 from redserve_operator.decide.upkeep import condition_of
 
@@ -147,7 +147,7 @@ class World:
             return
         if isinstance(action, Create) and key in self.objects:
             return
-        assert isinstance(action, (Apply, Create))
+        assert isinstance(action, (Apply, Create, Patch))
         self.apply(copy.deepcopy(action.manifest), action.manager)
 
     # The API server.
