@@ -361,3 +361,8 @@ def visible_devices() -> tuple[str, ...] | None:
 def ucx_transports() -> str:
     """What UCX may use, by the environment as it is (`UCX_TLS`); empty when it says nothing."""
     return os.environ.get("UCX_TLS", "")
+
+
+def ucx_net_devices() -> str:
+    """Devices that UCX may use, likewise (`UCX_NET_DEVICES`); empty when it says nothing."""
+    return os.environ.get("UCX_NET_DEVICES", "")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from redserve.errors import ConfigError
-from redserve.spec.settings import ucx_transports
+from redserve.spec.settings import ucx_net_devices, ucx_transports
 from redserve.telemetry.log import get_logger
 from redserve.transport import grpc_stream, inproc
 from redserve.transport.base import PeerInfo
@@ -145,7 +145,9 @@ def _endpoint(kind: str, pool: Pool, incarnation: str, *, serves: bool) -> Endpo
     """What one-sided reads need; None for kinds that have none, and for auto where it cannot be."""
     if kind not in (AUTO, RDMA, TCP):
         return None
-    problem = None if kind == TCP else rdma.missing(pool.num_bytes, ucx_transports())
+    problem = (
+        None if kind == TCP else rdma.missing(pool.num_bytes, ucx_transports(), ucx_net_devices())
+    )
     if problem is None:
         try:
             return Endpoint(pool, incarnation, serves=serves)

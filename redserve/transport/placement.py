@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from redserve.spec.settings import ucx_transports
+from redserve.spec.settings import ucx_net_devices, ucx_transports
 from redserve.telemetry.log import get_logger
 from redserve.transport.nixl import rdma
 from redserve.transport.pool import Pool
@@ -74,7 +74,7 @@ def place(kind: str, num_bytes: int, device: DeviceMemory | None) -> Placement:
     """
     if device is None or kind not in ("auto", "rdma"):
         return choose(kind, has_device=device is not None, no_rdma=None, unreachable=None)
-    no_rdma = rdma.missing(num_bytes, ucx_transports())
+    no_rdma = rdma.missing(num_bytes, ucx_transports(), ucx_net_devices())
     return choose(
         kind,
         has_device=True,
