@@ -95,7 +95,8 @@ class NixlTransport:
                 f"{deadline_s:.3g} s"
             ) from None
         finally:
-            self._endpoint.abandon(read)
+            if not outcome.done():  # it would wake the thread for nothing
+                self._endpoint.abandon(read)
         if error is not None:
             raise PeerLost(f"{peer.incarnation}: {error}") from error
 
