@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Final
 
 from redserve.errors import ConfigError, RedServeError
 from tools.kubernetes.programs import (
-    BUILD_FLAGS,
     CLUSTER,
     MODULE,
     NODE,
@@ -70,7 +69,7 @@ def _build_module(module: Module, names: Sequence[str]) -> None:
     module.cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=module.cache, prefix=".building-") as folder:
         for name in names:
-            command = [go, "build", *BUILD_FLAGS, "-ldflags", module.link_flags]
+            command = [go, "build", *module.build_flags, "-ldflags", module.link_flags]
             command += ["-o", f"{folder}/{name}", PROGRAMS[name].package]
             done = subprocess.run(command, cwd=module.folder, env=_environment(), check=False)
             if done.returncode != 0:
