@@ -116,13 +116,13 @@ _TCP: Final = UcxVariable(
 _SEGMENTS: Final = (
     UcxVariable(
         "UCX_TCP_TX_SEG_SIZE",
-        "256k",
+        "512k",
         "UCX sends a read in segments of 8 KiB unless told otherwise, which is three to four times "
-        "slower for embeddings.",
+        "slower for embeddings. 256k is a tenth to a fifth slower, 1m is not faster.",
     ),
     UcxVariable(
         "UCX_TCP_RX_SEG_SIZE",
-        "256k",
+        "512k",
         "Must be at least that of sending, or UCX refuses to start: change both or neither.",
     ),
 )
