@@ -32,10 +32,11 @@ from tools.kubernetes.kubelet.process_kubelet import ProcessKubelet
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 NAME = "demo"
-READY_S = 180.0
+READY_S = 360.0
+"""A rollout takes 20 s where nothing else runs."""
 LONG = Choices(temperature=0.0, max_tokens=1500, ignore_eos=True)
 
 
@@ -176,7 +177,7 @@ async def test_running_streams_outlive_their_revision(demo: Installation) -> Non
     """Streams of many seconds: pods that they run on are told to stop in their middle."""
     before = demo.revisions(NAME)
     question = questions()[0]
-    whole = await ask(demo.endpoints(NAME)[0], question, choices=LONG, timeout_s=120)
+    whole = await ask(demo.endpoints(NAME)[0], question, choices=LONG, timeout_s=READY_S)
     ended: list[str] = []
     running: set[str] = set()
     over_the_end: set[str] = set()
@@ -186,7 +187,7 @@ async def test_running_streams_outlive_their_revision(demo: Installation) -> Non
         while not stop.is_set():
             address = (await asyncio.to_thread(demo.endpoints, NAME))[0]
             running.add(key := f"{number}-{len(ended)}")
-            ended.append(await ask(address, question, choices=LONG, timeout_s=240))
+            ended.append(await ask(address, question, choices=LONG, timeout_s=READY_S))
             running.discard(key)
 
     async def watch() -> None:
@@ -209,6 +210,7 @@ async def test_running_streams_outlive_their_revision(demo: Installation) -> Non
 
 
 def test_nothing_is_left(demo: Installation) -> None:
+    wait_ready(demo)
     pids = [pid for (namespace, *_), pid in demo.kubelet.pids().items() if namespace == "demo"]
     assert len(pids) == 4
     demo.kubectl("delete", "redservice", NAME, "--wait=false")
@@ -221,7 +223,7 @@ def test_nothing_is_left(demo: Installation) -> None:
     def left() -> str:
         return demo.kubectl("get", kinds, "-l", selector, "-o", "name").strip()
 
-    eventually(lambda: not left(), timeout_s=60, poll_s=0.5)
+    eventually(lambda: not left(), timeout_s=READY_S, poll_s=0.5)
     assert not demo.kubectl("get", "redservices", "-o", "name")
     eventually(lambda: not [pid for pid in pids if is_alive(pid)])
     demo.helm("uninstall", "redserve", "--wait")
