@@ -47,9 +47,9 @@ class Measurement:
         for name, burst in self._bursts().items():
             await burst(self._take(num_slots))  # every page once
             started = time.perf_counter()
-            await burst(self._take(2 * plan.IN_FLIGHT))
+            await burst(self._take(plan.IN_FLIGHT))
             elapsed = time.perf_counter() - started
-            self._counts[name] = plan.burst_count(2 * plan.IN_FLIGHT, elapsed)
+            self._counts[name] = plan.burst_count(plan.IN_FLIGHT, elapsed)
 
     async def measure(self) -> dict[str, Any]:
         """One round: latencies in seconds, rates in bytes per second."""

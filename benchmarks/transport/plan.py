@@ -21,8 +21,9 @@ SIZES: Final = (SMALL, 64 * KIB, 256 * KIB, MIB, 8 * MIB, 32 * MIB)
 WORKING_SET: Final = 128 * MIB
 """Bytes at each end that a burst goes round in: more than processors keep in their caches."""
 MAX_SLOTS: Final = 1024
-IN_FLIGHT: Final = 4
-"""Pulls under way at once in a burst, as an engine pulls the pictures of a request."""
+IN_FLIGHT: Final = 8
+"""Pulls under way at once in a burst, as an engine pulls the pictures of a request; fewer where the
+working set has fewer tensors."""
 BURST_S: Final = 0.05
 """What a burst should take: long beside a time slice, short beside the drift of the machine."""
 MAX_BURST: Final = 4096
@@ -34,7 +35,7 @@ its control messages. UCX's own shared memory (`sm`) knows no death of a peer, a
 
 def num_slots(num_bytes: int) -> int:
     """Tensors of this size that a burst goes round in."""
-    return max(IN_FLIGHT, min(WORKING_SET // num_bytes, MAX_SLOTS))
+    return max(1, min(WORKING_SET // num_bytes, MAX_SLOTS))
 
 
 def num_singles(num_bytes: int) -> int:
@@ -45,7 +46,7 @@ def num_singles(num_bytes: int) -> int:
 def burst_count(num_done: int, seconds: float) -> int:
     """How many reads take about `BURST_S`, when `num_done` took `seconds`."""
     wanted = round(num_done * BURST_S / max(seconds, 1e-9))
-    return max(2 * IN_FLIGHT, min(wanted, MAX_BURST))
+    return max(IN_FLIGHT, min(wanted, MAX_BURST))
 
 
 def environment(backend: str) -> dict[str, str]:

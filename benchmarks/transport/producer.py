@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import uuid
 from typing import TYPE_CHECKING
 
 from benchmarks.transport import plan, raw
 from benchmarks.transport.lines import own_stdout, serve
 from benchmarks.transport.pulls import Offers
-from redserve.transport.factory import make_producer
+from redserve.transport.factory import ProducerSide, make_producer
+from redserve.transport.grpc_stream import TransportServicer
+from redserve.transport.lease_table import LeaseTable
 from redserve.transport.leave import leave
+from redserve.transport.nixl.endpoint import Endpoint
+from redserve.transport.nixl.transport import peer_info
 from redserve.transport.pool import Pool
 from redserve.wire.server import ServiceServer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TextIO
 
 _TTL_S = 3600.0
@@ -31,14 +37,28 @@ async def main(out: TextIO, backend: str, *rest: str) -> None:
     elif backend == plan.SOCKET:
         await serve(out, {"port": raw.serve_socket()})
     else:
-        await _produce(out, "grpc" if backend == plan.GRPC else "tcp")
+        await _produce(out, _by_grpc if backend == plan.GRPC else _by_nixl)
 
 
-async def _produce(out: TextIO, kind: str) -> None:
+def _by_grpc(pool: Pool, address: str) -> ProducerSide:
+    return make_producer("grpc", pool, "producer", address, _TTL_S, None)
+
+
+def _by_nixl(pool: Pool, address: str) -> ProducerSide:
+    """With whatever UCX is told: a service would not take shared memory for TCP."""
+    incarnation = f"producer-{uuid.uuid4().hex[:12]}"
+    endpoint = Endpoint(pool, incarnation, serves=True)
+    table = LeaseTable(pool, incarnation, _TTL_S)
+    peer = peer_info(endpoint, pool, incarnation, address)
+    servicer = TransportServicer(table, peer, kind="tcp")
+    return ProducerSide(table, peer, servicer, "tcp", endpoint)
+
+
+async def _produce(out: TextIO, make: Callable[[Pool, str], ProducerSide]) -> None:
     server = ServiceServer("127.0.0.1", 0)
     server.bind()
     pool = Pool(2 * plan.WORKING_SET)
-    side = make_producer(kind, pool, "producer", server.address, _TTL_S, None)
+    side = make(pool, server.address)
     side.add_to(server)
     offers = Offers(side.lease_table)
     await server.start()

@@ -177,9 +177,10 @@ def _connect(peer: PeerInfo) -> Producer:
 
 async def _several_at_once(move: Callable[[int], Awaitable[None]], slots: list[int]) -> None:
     left: Iterator[int] = iter(slots)
+    num_workers = min(plan.IN_FLIGHT, len(set(slots)))  # no more than places to land
 
     async def work() -> None:
         for slot in left:
             await move(slot)
 
-    await asyncio.gather(*(work() for _ in range(plan.IN_FLIGHT)))
+    await asyncio.gather(*(work() for _ in range(num_workers)))
