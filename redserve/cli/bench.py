@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -24,7 +23,7 @@ from redserve.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from redserve.bench.clients.base import Client
@@ -51,7 +50,8 @@ def add_parser(commands: Subparsers) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, and tell; after Ctrl-C what was measured until then."""
     options = options_of(arguments)
-    with _writable(arguments.report), Bar(options.plan) as bar:
+    _check_writable(arguments.report)
+    with Bar(options.plan) as bar:
         measured = Run(options.plan, options.workload, options.manners.timeout_s, bar)
         client = options.client()
         interrupted = False
@@ -81,8 +81,7 @@ async def _measure(measured: Run, client: Client) -> None:
         await measured.go(client)
 
 
-@contextmanager
-def _writable(path: Path | None) -> Iterator[None]:
+def _check_writable(path: Path | None) -> None:
     """Nobody wants to learn after ten minutes of load that the report has no place.
 
     Raises:
@@ -94,7 +93,6 @@ def _writable(path: Path | None) -> Iterator[None]:
         except OSError as error:
             message = f"{path} cannot be written: {error.strerror}"
             raise ConfigError(message, field="--report") from error
-    yield
 
 
 def _show(summary: Summary, facts: Mapping[str, str]) -> None:
