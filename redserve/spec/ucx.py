@@ -125,6 +125,13 @@ _SEGMENTS: Final = (
         "512k",
         "Must be at least that of sending, or UCX refuses to start: change both or neither.",
     ),
+    UcxVariable(
+        "UCX_TCP_SYN_CNT",
+        "1",
+        "UCX connects in the thread that serves all reads of a process, and with the kernel's own "
+        "patience a peer whose port swallows packets would keep it for two minutes; so it is three "
+        "seconds.",
+    ),
 )
 _SHARED: Final = (
     UcxVariable(

@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from redserve.errors import PeerLost
+
 if TYPE_CHECKING:
     from redserve.transport.buffer import Buffer, Segment
 
@@ -34,6 +36,7 @@ class PeerInfo:
         pool_bytes: Size of its pool.
         memory: "dram" or "vram".
         device_id: Device number for vram.
+        library: Package and release of what moves the bytes; both ends need the same.
     """
 
     incarnation: str
@@ -44,6 +47,7 @@ class PeerInfo:
     pool_bytes: int = 0
     memory: str = "dram"
     device_id: int = 0
+    library: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,10 @@ class Descriptor:
     def num_bytes(self) -> int:
         """Length of all pieces."""
         return sum(segment.num_bytes for segment in self.segments)
+
+
+class PeerUnreachable(PeerLost):
+    """There is no way to a peer by this data path: nothing was begun, nothing will land."""
 
 
 class Transport(Protocol):

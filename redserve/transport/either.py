@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from redserve.errors import DeadlineExceeded, PeerLost
 from redserve.telemetry.log import get_logger
+from redserve.transport.base import PeerUnreachable
 
 if TYPE_CHECKING:
     from redserve.transport.base import Descriptor, PeerInfo, Transport
@@ -14,12 +15,17 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+MAX_PROVEN: Final = 1024
+"""Incarnations remembered as reached by the fast path."""
+
 
 class EitherTransport:
     """`Transport` that chooses per peer. Belongs to one event loop.
 
-    A peer that offers the fast path and cannot be reached by it (another fabric, another release
-    of the library) is asked by the other one from then on, and a log line says so.
+    A peer that offers the fast path and has never been reached by it (another fabric, another
+    release of the library, a switch that swallows it) is asked by the other one from then on, and
+    a log line says so. What worked once is no question of the way any more: a failure is a
+    failure, and the fast path is taken again.
 
     Args:
         fast: One-sided reads.
@@ -31,7 +37,7 @@ class EitherTransport:
         self._fast = fast
         self._plain = plain
         self._fast_peers: set[str] = set()
-        self._proven: set[str] = set()
+        self._proven: dict[str, None] = {}  # oldest first
 
     def local_info(self) -> PeerInfo:
         """See `Transport`."""
@@ -40,14 +46,18 @@ class EitherTransport:
     def add_peer(self, peer: PeerInfo) -> None:
         """See `Transport`."""
         self._plain.add_peer(peer)
-        if peer.backend == self._fast.local_info().backend:
+        if peer.backend != self._fast.local_info().backend:
+            return
+        try:
             self._fast.add_peer(peer)
+        except PeerUnreachable as error:
+            self._give_up(peer.incarnation, error)
+        else:
             self._fast_peers.add(peer.incarnation)
 
     def remove_peer(self, incarnation: str) -> None:
         """See `Transport`."""
         self._fast_peers.discard(incarnation)
-        self._proven.discard(incarnation)
         self._fast.remove_peer(incarnation)
         self._plain.remove_peer(incarnation)
 
@@ -59,15 +69,17 @@ class EitherTransport:
         if incarnation in self._fast_peers:
             try:
                 await self._fast.pull(descriptor, destination, deadline_s)
-            except PeerLost as error:
-                # What worked before is no question of the way: the peer is lost.
-                if incarnation in self._proven or incarnation not in self._fast_peers:
+            except PeerUnreachable as error:
+                if incarnation in self._proven:
                     raise
-                self._fast_peers.discard(incarnation)
-                self._fast.remove_peer(incarnation)
-                log.warning("no RDMA to a peer that offers it, using gRPC", why=str(error))
+                self._give_up(incarnation, error)  # and go on below: nothing will land
+            except (PeerLost, DeadlineExceeded) as error:
+                # Bytes may still land: not into the same room by the other way.
+                if incarnation not in self._proven and incarnation in self._fast_peers:
+                    self._give_up(incarnation, error)
+                raise
             else:
-                self._proven.add(incarnation)
+                self._remember(incarnation)
                 return
         left_s = ends_at - loop.time()
         if left_s <= 0:
@@ -83,3 +95,13 @@ class EitherTransport:
         """See `Transport`."""
         ended = await asyncio.gather(self._fast.close(timeout_s), self._plain.close(timeout_s))
         return all(ended)
+
+    def _give_up(self, incarnation: str, error: Exception) -> None:
+        self._fast_peers.discard(incarnation)
+        self._fast.remove_peer(incarnation)
+        log.warning("no RDMA to a peer that offers it, using gRPC", why=str(error))
+
+    def _remember(self, incarnation: str) -> None:
+        self._proven[incarnation] = None
+        while len(self._proven) > MAX_PROVEN:
+            del self._proven[next(iter(self._proven))]

@@ -39,6 +39,10 @@ INLINE_CHECKSUM_BYTES: Final = 4 << 20
 """Larger tensors are checked in a thread: this much takes 0.1 ms."""
 
 
+class _StillLanding(CorruptTransfer):
+    """The lease ended in the middle of a read that may go on."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     """One pull: what, whereto, until when (event loop time)."""
@@ -111,6 +115,8 @@ class Puller:
         try:
             try:
                 await self._attempt(producer, job)
+            except _StillLanding:
+                raise  # not into the same room: the first attempt may still write there
             except CorruptTransfer as error:
                 self._count(error, producer)
                 log.warning(
@@ -224,7 +230,7 @@ class Puller:
             await self._transport.pull(descriptor, job.destination, max(until - loop.time(), 0.0))
         except DeadlineExceeded as error:
             if lease_ends_at < job.ends_at:
-                raise CorruptTransfer("the lease ended while the tensor was read") from error
+                raise _StillLanding("the lease ended while the tensor was read") from error
             raise
 
     async def _confirm(self, connection: Connection, descriptor: Descriptor, job: _Job) -> None:

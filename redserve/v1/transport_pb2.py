@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bredserve/v1/transport.proto\x12\x0bredserve.v1\"\xb9\x01\n\x08PeerInfo\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x10\n\x08metadata\x18\x04 \x01(\x0c\x12\x17\n\x0fmetadata_digest\x18\x05 \x01(\x0c\x12\x14\n\x0cpool_address\x18\x06 \x01(\x04\x12\x12\n\npool_bytes\x18\x07 \x01(\x04\x12\x0e\n\x06memory\x18\x08 \x01(\t\x12\x11\n\tdevice_id\x18\t \x01(\r\"\x0e\n\x0cHelloRequest\"4\n\rHelloResponse\x12#\n\x04peer\x18\x01 \x01(\x0b\x32\x15.redserve.v1.PeerInfo\"6\n\x0ePrepareRequest\x12\x12\n\ntensor_key\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\",\n\x07Segment\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\"\xb4\x01\n\nDescriptor\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x04 \x01(\x04\x12\x0e\n\x06ttl_ms\x18\x05 \x01(\r\x12\x10\n\x08\x63hecksum\x18\x06 \x01(\x06\x12\x16\n\x0e\x63hecksum_valid\x18\x07 \x01(\x08\x12&\n\x08segments\x18\x08 \x03(\x0b\x32\x14.redserve.v1.SegmentJ\x04\x08\x02\x10\x03J\x04\x08\x03\x10\x04R\x06offsetR\tnum_bytes\">\n\x0fPrepareResponse\x12+\n\ndescriptor\x18\x01 \x01(\x0b\x32\x17.redserve.v1.Descriptor\"4\n\x0eReleaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\x12\x10\n\x08\x63onsumed\x18\x02 \x01(\x08\" \n\x0fReleaseResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\" \n\x0c\x46\x65tchRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\"\x1d\n\rFetchResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xa0\x02\n\x10TransportService\x12>\n\x05Hello\x12\x19.redserve.v1.HelloRequest\x1a\x1a.redserve.v1.HelloResponse\x12\x44\n\x07Prepare\x12\x1b.redserve.v1.PrepareRequest\x1a\x1c.redserve.v1.PrepareResponse\x12\x44\n\x07Release\x12\x1b.redserve.v1.ReleaseRequest\x1a\x1c.redserve.v1.ReleaseResponse\x12@\n\x05\x46\x65tch\x12\x19.redserve.v1.FetchRequest\x1a\x1a.redserve.v1.FetchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bredserve/v1/transport.proto\x12\x0bredserve.v1\"\xca\x01\n\x08PeerInfo\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x10\n\x08metadata\x18\x04 \x01(\x0c\x12\x17\n\x0fmetadata_digest\x18\x05 \x01(\x0c\x12\x14\n\x0cpool_address\x18\x06 \x01(\x04\x12\x12\n\npool_bytes\x18\x07 \x01(\x04\x12\x0e\n\x06memory\x18\x08 \x01(\t\x12\x11\n\tdevice_id\x18\t \x01(\r\x12\x0f\n\x07library\x18\n \x01(\t\"\x0e\n\x0cHelloRequest\"4\n\rHelloResponse\x12#\n\x04peer\x18\x01 \x01(\x0b\x32\x15.redserve.v1.PeerInfo\"6\n\x0ePrepareRequest\x12\x12\n\ntensor_key\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\",\n\x07Segment\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\"\xb4\x01\n\nDescriptor\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x04 \x01(\x04\x12\x0e\n\x06ttl_ms\x18\x05 \x01(\r\x12\x10\n\x08\x63hecksum\x18\x06 \x01(\x06\x12\x16\n\x0e\x63hecksum_valid\x18\x07 \x01(\x08\x12&\n\x08segments\x18\x08 \x03(\x0b\x32\x14.redserve.v1.SegmentJ\x04\x08\x02\x10\x03J\x04\x08\x03\x10\x04R\x06offsetR\tnum_bytes\">\n\x0fPrepareResponse\x12+\n\ndescriptor\x18\x01 \x01(\x0b\x32\x17.redserve.v1.Descriptor\"4\n\x0eReleaseRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\x12\x10\n\x08\x63onsumed\x18\x02 \x01(\x08\" \n\x0fReleaseResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\" \n\x0c\x46\x65tchRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\"\x1d\n\rFetchResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\xa0\x02\n\x10TransportService\x12>\n\x05Hello\x12\x19.redserve.v1.HelloRequest\x1a\x1a.redserve.v1.HelloResponse\x12\x44\n\x07Prepare\x12\x1b.redserve.v1.PrepareRequest\x1a\x1c.redserve.v1.PrepareResponse\x12\x44\n\x07Release\x12\x1b.redserve.v1.ReleaseRequest\x1a\x1c.redserve.v1.ReleaseResponse\x12@\n\x05\x46\x65tch\x12\x19.redserve.v1.FetchRequest\x1a\x1a.redserve.v1.FetchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,27 +32,27 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'redserve.v1.transport_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PEERINFO']._serialized_start=45
-  _globals['_PEERINFO']._serialized_end=230
-  _globals['_HELLOREQUEST']._serialized_start=232
-  _globals['_HELLOREQUEST']._serialized_end=246
-  _globals['_HELLORESPONSE']._serialized_start=248
-  _globals['_HELLORESPONSE']._serialized_end=300
-  _globals['_PREPAREREQUEST']._serialized_start=302
-  _globals['_PREPAREREQUEST']._serialized_end=356
-  _globals['_SEGMENT']._serialized_start=358
-  _globals['_SEGMENT']._serialized_end=402
-  _globals['_DESCRIPTOR']._serialized_start=405
-  _globals['_DESCRIPTOR']._serialized_end=585
-  _globals['_PREPARERESPONSE']._serialized_start=587
-  _globals['_PREPARERESPONSE']._serialized_end=649
-  _globals['_RELEASEREQUEST']._serialized_start=651
-  _globals['_RELEASEREQUEST']._serialized_end=703
-  _globals['_RELEASERESPONSE']._serialized_start=705
-  _globals['_RELEASERESPONSE']._serialized_end=737
-  _globals['_FETCHREQUEST']._serialized_start=739
-  _globals['_FETCHREQUEST']._serialized_end=771
-  _globals['_FETCHRESPONSE']._serialized_start=773
-  _globals['_FETCHRESPONSE']._serialized_end=802
-  _globals['_TRANSPORTSERVICE']._serialized_start=805
-  _globals['_TRANSPORTSERVICE']._serialized_end=1093
+  _globals['_PEERINFO']._serialized_end=247
+  _globals['_HELLOREQUEST']._serialized_start=249
+  _globals['_HELLOREQUEST']._serialized_end=263
+  _globals['_HELLORESPONSE']._serialized_start=265
+  _globals['_HELLORESPONSE']._serialized_end=317
+  _globals['_PREPAREREQUEST']._serialized_start=319
+  _globals['_PREPAREREQUEST']._serialized_end=373
+  _globals['_SEGMENT']._serialized_start=375
+  _globals['_SEGMENT']._serialized_end=419
+  _globals['_DESCRIPTOR']._serialized_start=422
+  _globals['_DESCRIPTOR']._serialized_end=602
+  _globals['_PREPARERESPONSE']._serialized_start=604
+  _globals['_PREPARERESPONSE']._serialized_end=666
+  _globals['_RELEASEREQUEST']._serialized_start=668
+  _globals['_RELEASEREQUEST']._serialized_end=720
+  _globals['_RELEASERESPONSE']._serialized_start=722
+  _globals['_RELEASERESPONSE']._serialized_end=754
+  _globals['_FETCHREQUEST']._serialized_start=756
+  _globals['_FETCHREQUEST']._serialized_end=788
+  _globals['_FETCHRESPONSE']._serialized_start=790
+  _globals['_FETCHRESPONSE']._serialized_end=819
+  _globals['_TRANSPORTSERVICE']._serialized_start=822
+  _globals['_TRANSPORTSERVICE']._serialized_end=1110
 # @@protoc_insertion_point(module_scope)

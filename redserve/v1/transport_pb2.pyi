@@ -33,6 +33,7 @@ class PeerInfo(google.protobuf.message.Message):
     POOL_BYTES_FIELD_NUMBER: builtins.int
     MEMORY_FIELD_NUMBER: builtins.int
     DEVICE_ID_FIELD_NUMBER: builtins.int
+    LIBRARY_FIELD_NUMBER: builtins.int
     incarnation: builtins.str
     """Unique for ever: a process that restarts is another peer."""
     backend: builtins.str
@@ -51,6 +52,8 @@ class PeerInfo(google.protobuf.message.Message):
     """"dram" or "vram"."""
     device_id: builtins.int
     """Device number for vram."""
+    library: builtins.str
+    """Package and release of what moves the bytes; both ends need the same."""
     def __init__(
         self,
         *,
@@ -63,8 +66,9 @@ class PeerInfo(google.protobuf.message.Message):
         pool_bytes: builtins.int = ...,
         memory: builtins.str = ...,
         device_id: builtins.int = ...,
+        library: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "backend", b"backend", "device_id", b"device_id", "incarnation", b"incarnation", "memory", b"memory", "metadata", b"metadata", "metadata_digest", b"metadata_digest", "pool_address", b"pool_address", "pool_bytes", b"pool_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "backend", b"backend", "device_id", b"device_id", "incarnation", b"incarnation", "library", b"library", "memory", b"memory", "metadata", b"metadata", "metadata_digest", b"metadata_digest", "pool_address", b"pool_address", "pool_bytes", b"pool_bytes"]) -> None: ...
 
 Global___PeerInfo: typing_extensions.TypeAlias = PeerInfo
 

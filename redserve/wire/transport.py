@@ -23,6 +23,7 @@ def peer_to_proto(peer: PeerInfo) -> pb.PeerInfo:
         pool_bytes=peer.pool_bytes,
         memory=peer.memory,
         device_id=peer.device_id,
+        library=peer.library,
     )
 
 
@@ -47,6 +48,7 @@ def peer_from_proto(proto: pb.PeerInfo) -> PeerInfo:
         pool_bytes=proto.pool_bytes,
         memory=proto.memory,
         device_id=proto.device_id,
+        library=proto.library,
     )
 
 

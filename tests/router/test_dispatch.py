@@ -263,7 +263,7 @@ async def test_the_age_of_the_oldest_waiting_request_is_known():
         began = asyncio.get_running_loop().time()
         asked = asyncio.ensure_future(c.ask(question(picture("red"))))
         await c.encoders[0].journal.wait_count("describe", 1)
-        age_s = c.router.registry.get_sample_value(name)
+        age_s = c.router.registry.get_sample_value(name) or 0.0
         assert 0 < age_s <= asyncio.get_running_loop().time() - began
         c.encoders[0].describe_gate.set()
         await asked

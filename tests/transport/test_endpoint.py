@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -12,7 +13,7 @@ from redserve.transport.base import Descriptor, PeerInfo
 from redserve.transport.buffer import Segment
 from redserve.transport.nixl import endpoint as module
 from redserve.transport.nixl.endpoint import Endpoint
-from redserve.transport.nixl.library import Agent, AgentError, Peer, PeerDisconnected
+from redserve.transport.nixl.library import Agent, AgentError, NoWay, Peer, PeerDisconnected
 from redserve.transport.pool import Pool
 from tests.transport.links import until
 
@@ -30,22 +31,35 @@ class Record:
     Attributes:
         calls: What it was asked for.
         dead: Peers whose reads break.
+        unreachable: Peers to which there is no way.
+        foolish: Whether reads end in what nobody foresaw.
+        gate: What connecting waits for.
     """
 
     calls: list[tuple[str, str]] = field(default_factory=list)
     dead: set[str] = field(default_factory=set)
+    unreachable: set[str] = field(default_factory=set)
+    foolish: bool = False
+    gate: threading.Event | None = None
     metadata: bytes = b"mine"
 
     def __call__(self, name: str, slab: Slab, *, serves: bool) -> Agent:
         return cast("Agent", self)
 
     def add_peer(self, peer: Peer, metadata: bytes) -> None:
+        if self.gate is not None:
+            assert self.gate.wait(20)
+        if peer.name in self.unreachable:
+            self.calls.append(("refuse", peer.name))
+            raise NoWay(peer.name)
         self.calls.append(("add", peer.name))
 
     def remove_peer(self, name: str) -> None:
         self.calls.append(("remove", name))
 
     def start(self, peer: Peer, batch: Sequence[Pair]) -> int | None:
+        if self.foolish:
+            raise ValueError("nobody thought of this")
         if peer.name in self.dead:
             raise PeerDisconnected(peer.name)
         return None
@@ -134,3 +148,51 @@ async def test_of_those_that_are_forgotten_some_stay_connected(
         endpoint.forget(name)
     assert await read(endpoint, pool, "c") is None
     assert record.calls == [("add", "a"), ("add", "b"), ("add", "c"), ("remove", "a")]
+
+
+async def test_a_peer_without_a_way_is_not_tried_again_at_once(
+    endpoint: Endpoint, record: Record, pool: Pool
+):
+    """Each try holds up the reads from everybody else: UCX connects in the agent's thread."""
+    record.unreachable.add("walled")
+    for _ in range(3):
+        assert isinstance(await read(endpoint, pool, "walled"), NoWay)
+    assert record.calls == [("refuse", "walled")]
+    assert await read(endpoint, pool, "sound") is None
+
+
+async def test_a_read_that_nobody_waits_for_connects_to_nobody(
+    endpoint: Endpoint, record: Record, pool: Pool
+):
+    record.gate = threading.Event()
+    first = asyncio.ensure_future(read(endpoint, pool, "slow"))
+    region = pool.alloc(100)
+    region.hold()
+    lease = Descriptor("late", (Segment(0, 100),), 1, 30.0, None)
+    late = endpoint.read(PeerInfo("late", "nixl", ""), lease, region, lambda _: None)
+    endpoint.abandon(late)
+    region.free()
+    record.gate.set()
+    assert await first is None
+    await settled(pool)
+    assert ("add", "late") not in record.calls
+
+
+async def test_what_nobody_foresaw_ends_one_read_and_not_the_thread(
+    endpoint: Endpoint, record: Record, pool: Pool
+):
+    record.foolish = True
+    error = await read(endpoint, pool, "p")
+    assert error is not None
+    assert "nobody thought of this" in str(error)
+    record.foolish = False
+    await settled(pool)
+    assert await read(endpoint, pool, "p") is None
+
+
+def test_an_agent_that_cannot_be_made_is_an_error_whatever_it_is():
+    def make(name: str, slab: Slab, *, serves: bool) -> Agent:
+        raise ValueError("nobody thought of this")
+
+    with pytest.raises(AgentError, match="nobody thought of this"):
+        Endpoint(Pool(4096), "me", make, serves=False)

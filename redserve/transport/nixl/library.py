@@ -35,6 +35,10 @@ class PeerDisconnected(AgentError):
     """The process at the other end is gone."""
 
 
+class NoWay(AgentError):
+    """A peer cannot be reached at all: nothing was begun."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """How an agent's memory is addressed.
@@ -102,19 +106,19 @@ class Agent:
         """Make a peer known, before anything is read from it.
 
         Raises:
-            AgentError: It cannot be reached by what UCX may use, or the metadata is another's.
+            NoWay: It cannot be reached by what UCX may use, or the metadata is another's.
         """
         if peer.name.encode() not in metadata:
             # Loading it might damage the entry of the peer that it does name.
-            raise AgentError(f"the metadata is not that of {peer.name}")
+            raise NoWay(f"the metadata is not that of {peer.name}")
         try:
             name = self._agent.loadRemoteMD(metadata)
         except self._errors as error:
-            raise AgentError(f"no way to {peer.name}: {error}") from error
+            raise NoWay(f"no way to {peer.name}: {error}") from error
         found = name.decode() if isinstance(name, bytes) else str(name)
         if found != peer.name:
             self._agent.invalidateRemoteMD(found)
-            raise AgentError(f"the metadata is that of {found}, not of {peer.name}")
+            raise NoWay(f"the metadata is that of {found}, not of {peer.name}")
 
     def remove_peer(self, name: str) -> None:
         """Disconnect; only when nothing is read from it any more."""

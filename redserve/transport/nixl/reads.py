@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from redserve.transport.nixl.library import AgentError
+from redserve.transport.nixl.library import AgentError, PeerDisconnected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -80,6 +80,11 @@ class Read:
         return self._broken
 
     @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for it."""
+        return self._abandoned
+
+    @property
     def num_under_way(self) -> int:
         """Transfers whose bytes may land."""
         return len(self._under_way)
@@ -123,6 +128,7 @@ class Read:
                     left.append(handle)
                     continue
             except AgentError as error:
+                self._broken = True
                 self._broke(error, now)
             self._forget(agent, handle, now)
         moved = len(left) < len(self._under_way)
@@ -154,7 +160,8 @@ class Read:
             self._broke(error, now)
 
     def _broke(self, error: AgentError, now: float) -> None:
-        self._broken = True
+        # What does not begin for a reason of its own says nothing about the connection.
+        self._broken |= isinstance(error, PeerDisconnected)
         self._settled_at = now + SETTLE_S
         self.fail(error)
 

@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from redserve.errors import DeadlineExceeded, PeerLost
-from redserve.transport.base import PeerInfo
+from redserve.transport.base import PeerInfo, PeerUnreachable
+from redserve.transport.nixl.library import NoWay, version
 
 if TYPE_CHECKING:
     from redserve.transport.base import Descriptor
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from redserve.transport.pool import Pool
 
 BACKEND: Final = "nixl"
+_LAST_ADDRESS: Final = 2**63 - 1
 
 
 def peer_info(endpoint: Endpoint, pool: Pool, incarnation: str, address: str) -> PeerInfo:
@@ -30,6 +32,7 @@ def peer_info(endpoint: Endpoint, pool: Pool, incarnation: str, address: str) ->
         pool_bytes=pool.num_bytes,
         memory=pool.slab.memory,
         device_id=pool.slab.device_id,
+        library=version(),
     )
 
 
@@ -59,6 +62,7 @@ class NixlTransport:
                 f"{peer.incarnation} offers {peer.backend} only and this process uses {self.kind}: "
                 "give both the same spec.transport.type"
             )
+        _check(peer)
         self._peers[peer.incarnation] = peer
 
     def remove_peer(self, incarnation: str) -> None:
@@ -97,6 +101,8 @@ class NixlTransport:
         finally:
             if not outcome.done():  # it would wake the thread for nothing
                 self._endpoint.abandon(read)
+        if isinstance(error, NoWay):
+            raise PeerUnreachable(f"{peer.incarnation}: {error}") from error
         if error is not None:
             raise PeerLost(f"{peer.incarnation}: {error}") from error
 
@@ -108,3 +114,22 @@ class NixlTransport:
         """See `Transport`."""
         self._peers.clear()
         return await asyncio.to_thread(self._endpoint.close, timeout_s)
+
+
+def _check(peer: PeerInfo) -> None:
+    """Refuse what the library would believe, to the harm of both processes.
+
+    Raises:
+        PeerUnreachable: Another release of the library, or a pool that cannot be.
+    """
+    own = version()
+    if peer.library != own:
+        raise PeerUnreachable(
+            f"{peer.incarnation} has {peer.library or 'an unknown library'} and this process "
+            f"{own}: both ends need the same release"
+        )
+    # The library adds address and offset without a look at the sum.
+    if not 0 < peer.pool_bytes <= _LAST_ADDRESS - peer.pool_address or peer.pool_address <= 0:
+        raise PeerUnreachable(
+            f"{peer.incarnation} says that {peer.pool_bytes} bytes are at {peer.pool_address:#x}"
+        )
