@@ -366,3 +366,9 @@ def ucx_transports() -> str:
 def ucx_net_devices() -> str:
     """Devices that UCX may use, likewise (`UCX_NET_DEVICES`); empty when it says nothing."""
     return os.environ.get("UCX_NET_DEVICES", "")
+
+
+def ucx_in_force() -> dict[str, str]:
+    """What decides where UCX goes, as far as the environment sets it, by name."""
+    names = ("UCX_TLS", "UCX_NET_DEVICES", "UCX_TCP_PORT_RANGE")
+    return {name: os.environ[name] for name in names if name in os.environ}

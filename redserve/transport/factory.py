@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from redserve.errors import ConfigError
-from redserve.spec.settings import ucx_net_devices, ucx_transports
+from redserve.spec.settings import ucx_in_force, ucx_net_devices, ucx_transports
 from redserve.telemetry.log import get_logger
 from redserve.transport import grpc_stream, inproc
 from redserve.transport.base import PeerInfo
 from redserve.transport.either import EitherTransport
 from redserve.transport.lease_table import LeaseTable
-from redserve.transport.nixl import rdma
+from redserve.transport.nixl import rdma, tcp
 from redserve.transport.nixl.endpoint import Endpoint
 from redserve.transport.nixl.library import AgentError
 from redserve.transport.nixl.transport import NixlTransport, peer_info
@@ -145,18 +145,25 @@ def _endpoint(kind: str, pool: Pool, incarnation: str, *, serves: bool) -> Endpo
     """What one-sided reads need; None for kinds that have none, and for auto where it cannot be."""
     if kind not in (AUTO, RDMA, TCP):
         return None
-    problem = (
-        None if kind == TCP else rdma.missing(pool.num_bytes, ucx_transports(), ucx_net_devices())
-    )
+    if kind == TCP:
+        problem = tcp.wrong(ucx_in_force())
+    else:
+        problem = rdma.missing(pool.num_bytes, ucx_transports(), ucx_net_devices())
     if problem is None:
         try:
             return Endpoint(pool, incarnation, serves=serves)
         except AgentError as error:
-            problem = str(error)
+            problem = _with_environment(error)
     if kind != AUTO:
         raise ConfigError(f"{kind.upper()} is not to be had: {problem}", field=_FIELD)
     log.info("embeddings move by gRPC", why=problem)
     return None
+
+
+def _with_environment(error: AgentError) -> str:
+    """An error of the library is a number: what it was told, and where UCX says why."""
+    told = ", ".join(f"{name}={value}" for name, value in ucx_in_force().items())
+    return f"{error} (with {told or 'no variable of UCX set'}; UCX's own lines in the log say why)"
 
 
 def _one_sided(kind: str) -> str:
