@@ -215,10 +215,20 @@ def _spec_fields(entry: Manifest) -> Manifest:
 
 EDITS: dict[str, Any] = {
     "RedPool": {"spec": {"replicas": 7}},
-    "Deployment": {"spec": {"replicas": 5}},
+    "Deployment": {
+        "spec": {
+            "replicas": 5,
+            "template": {
+                "spec": {
+                    "enableServiceLinks": None,
+                    "volumes": [{"name": "tmp", "hostPath": {"path": "/var"}}],
+                }
+            },
+        }
+    },
     "Service": {"spec": {"selector": {"app": "mine"}}},
     "Role": {"rules": []},
-    "PodDisruptionBudget": {"spec": {"maxUnavailable": 9}},
+    "PodDisruptionBudget": {"spec": {"maxUnavailable": None, "minAvailable": 0}},
     "NetworkPolicy": {"spec": {"podSelector": {"matchLabels": {"x": "y"}}}},
     "ServiceAccount": {"automountServiceAccountToken": True},
     "ConfigMap": {"metadata": {"labels": {labels.POOL: "mine"}}},
