@@ -96,9 +96,9 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
         request: pb.PrepareRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> pb.PrepareResponse:
-        """Lease a tensor; TensorGone when it is not offered."""
+        """Lease a tensor; TensorGone when it is not offered. Probes: see `prepare_probe`."""
         if is_probe(request.tensor_key):
-            descriptor = prepare_probe(self._table, request.tensor_key, request.consumer)
+            descriptor = await prepare_probe(self._table, request.tensor_key, request.consumer)
         else:
             descriptor = self._table.prepare(request.tensor_key, request.consumer)
         self._reap_later()

@@ -61,7 +61,7 @@ class InprocProducer:
         """See `Producer`."""
         table = _table_at(self._address)
         if is_probe(tensor_key):
-            return prepare_probe(table, tensor_key, consumer)
+            return await prepare_probe(table, tensor_key, consumer)
         return table.prepare(tensor_key, consumer)
 
     async def release(self, lease_id: int, *, consumed: bool, timeout_s: float) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from redserve.errors import Overloaded
-from redserve.transport.probe import PROBE_BYTES, probe_key
+from redserve.transport.probe import PROBE_BYTES, is_taken, probe_key
 
 if TYPE_CHECKING:
     from redserve.transport.base import PeerInfo
@@ -53,15 +53,16 @@ async def measure(
         deadline_s: Longest time for all of it, seconds.
 
     Raises:
-        RedServeError: As of `Puller.pull`; Overloaded when there is no room even for a small one.
+        RedServeError: As of `Puller.pull`; Overloaded when there is no room even for a small
+            one, or somebody else reads a probe there.
     """
     ends_at = asyncio.get_running_loop().time() + deadline_s
     num_bytes = PROBE_BYTES
     while True:
         try:
             seconds = await _read(puller, pool, peer, num_bytes, ends_at)
-        except Overloaded:
-            if num_bytes <= _SMALLEST_BYTES:
+        except Overloaded as error:
+            if is_taken(error) or num_bytes <= _SMALLEST_BYTES:
                 raise
             num_bytes //= 2
         else:

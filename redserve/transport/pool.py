@@ -80,6 +80,11 @@ class Region:
         """Whether the owner has freed it; the memory may still be held."""
         return self._freed
 
+    @property
+    def gone(self) -> bool:
+        """Whether its pages have returned: it is freed, and nobody holds it any more."""
+        return self._freed and not self._holds
+
     def free(self) -> None:
         """Give it up; idempotent. The pages return once nobody holds them."""
         self._pool._free(self)
