@@ -386,7 +386,9 @@ def test_the_account_that_a_pod_template_names_gets_the_routers_rights(
 
 
 def test_the_loader_is_placed_as_routers_are() -> None:
-    node = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+    node: dict[str, Any] = {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}
+    }
     patch = {
         "spec": {
             "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
