@@ -96,7 +96,7 @@ def page_of(figures: Mapping[str, Any]) -> str:
         [
             "# The transport",
             "Written by `make bench-transport`. Medians of rounds in which every backend had its",
-            f"turn. Rates: {plan.IN_FLIGHT} reads under way at once, 4 of 32 MiB (the raw socket is",
+            f"turn. Rates: {plan.IN_FLIGHT} reads under way, 4 of 32 MiB (the raw socket is",
             "one stream, memcpy one thread), going round in memory larger than the caches.",
             "",
             "GB/s, the data path alone:",
