@@ -11,7 +11,7 @@ import asyncio
 import functools
 import inspect
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     ]
 
 log = get_logger()
+
+CANCEL_S: Final = 1.0
+"""How long the cancel of a handler may come after the write that failed because of it."""
 
 _KINDS = {
     (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
@@ -68,8 +71,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns whatever a handler raises into a status with details.
 
     A `RedServeError` keeps its code, reason, field and message. Cancellation and `context.abort`
-    pass. Anything else is a bug: it is logged with its traceback and leaves as INTERNAL, without
-    a word about the inside.
+    pass, and a write that failed because the client has gone ends as the cancellation that it is.
+    Anything else is a bug: it is logged with its traceback and leaves as INTERNAL, without a word
+    about the inside.
 
     Args:
         on_error: Called with the method's full name and the canonical code's name.
@@ -97,7 +101,11 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                     if isinstance(error, InternalError):
                         log.exception("broken invariant", method=method)
                     await self._abort(context, method, error)
-                except Exception:
+                except Exception as error:
+                    if isinstance(error, grpc.aio.InternalError):
+                        # A write fails as soon as the call is over, which gRPC's own thread
+                        # knows before this loop does: the cancel of this task is on its way.
+                        await asyncio.sleep(CANCEL_S)
                     log.exception("unhandled exception", method=method)
                     bug = InternalError("internal error; the server's log has the details")
                     await self._abort(context, method, bug)

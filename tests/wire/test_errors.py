@@ -24,6 +24,7 @@ from redserve.errors import (
     RedServeError,
     Unavailable,
 )
+from redserve.wire import interceptors
 from redserve.wire.channel import open_channel
 from redserve.wire.errors import (
     CONTENT_MISSING,
@@ -131,6 +132,43 @@ async def test_a_cancelled_call_ends_its_handler_and_counts_as_no_error(kind: st
             await running
         await asyncio.wait_for(left.wait(), 5)
     assert counted == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_write_that_fails_before_the_cancel_is_heard_of_is_no_bug(
+    kind: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(interceptors, "CANCEL_S", 60.0)
+    entered = asyncio.Event()
+
+    async def fail(request: bytes, context: Context) -> bytes:
+        entered.set()
+        raise grpc.aio.InternalError('Failed "execute_batch"')
+
+    counted: list[str] = []
+    interceptor = ErrorInterceptor(lambda _, code: counted.append(code))
+    async with serving(fail, interceptors=(interceptor,)) as (_, channel):
+        running = asyncio.create_task(call(channel, kind))
+        await asyncio.wait_for(entered.wait(), 5)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert counted == []
+    assert "unhandled" not in capfd.readouterr().err
+
+
+async def test_a_library_that_fails_without_a_cancel_is_one(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(interceptors, "CANCEL_S", 0.0)
+
+    async def fail(request: bytes, context: Context) -> bytes:
+        raise grpc.aio.InternalError('Failed "execute_batch"')
+
+    async with serving(fail) as (_, channel):
+        rpc_error = await failed(channel, "one_one")
+    assert type(from_rpc_error(rpc_error)) is InternalError
+    assert "unhandled exception" in capfd.readouterr().err
 
 
 async def test_a_generator_is_closed_by_its_own_call():
