@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from redserve.telemetry.log import get_logger
 from redserve.transport.cutting import transfers
 from redserve.transport.nixl.inbox import Inbox
-from redserve.transport.nixl.library import Agent, AgentError, NoWay, Peer
+from redserve.transport.nixl.library import Agent, AgentError, ForeignMetadata, NoWay, Peer
 from redserve.transport.nixl.reads import Read
 
 if TYPE_CHECKING:
@@ -249,7 +249,8 @@ class Endpoint:
             try:
                 self._agent.add_peer(read.peer, metadata)
             except NoWay as error:
-                self._avoid(name, error)
+                if not isinstance(error, ForeignMetadata):
+                    self._avoid(name, error)
                 read.fail(error)
                 return
             self._unreachable.pop(name, None)

@@ -39,6 +39,10 @@ class NoWay(AgentError):
     """A peer cannot be reached at all: nothing was begun."""
 
 
+class ForeignMetadata(NoWay):
+    """What came as the metadata of a peer is another's. That says nothing about the peer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """How an agent's memory is addressed.
@@ -106,11 +110,12 @@ class Agent:
         """Make a peer known, before anything is read from it.
 
         Raises:
-            NoWay: It cannot be reached by what UCX may use, or the metadata is another's.
+            ForeignMetadata: See there.
+            NoWay: It cannot be reached by what UCX may use.
         """
         if peer.name.encode() not in metadata:
             # Loading it might damage the entry of the peer that it does name.
-            raise NoWay(f"the metadata is not that of {peer.name}")
+            raise ForeignMetadata(f"the metadata is not that of {peer.name}")
         try:
             name = self._agent.loadRemoteMD(metadata)
         except self._errors as error:
@@ -118,7 +123,7 @@ class Agent:
         found = name.decode() if isinstance(name, bytes) else str(name)
         if found != peer.name:
             self._agent.invalidateRemoteMD(found)
-            raise NoWay(f"the metadata is that of {found}, not of {peer.name}")
+            raise ForeignMetadata(f"the metadata is that of {found}, not of {peer.name}")
 
     def remove_peer(self, name: str) -> None:
         """Disconnect; only when nothing is read from it any more."""
