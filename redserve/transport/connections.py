@@ -2,7 +2,8 @@
 
 A connection that broke is closed after the last pull that uses it, and after the calls that must
 outlive their pull (releases above all). An incarnation whose address has a successor is dead for
-ever.
+ever. Connections that nobody uses are kept, but not to an address where another incarnation is
+used now, and no more than `MAX_OPEN`: peers come and go for as long as this process lives.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ RELEASE_TIMEOUT_S: Final = 2.0
 """How long a release is tried; the lease ends by itself otherwise."""
 MAX_DEAD: Final = 1024
 """Incarnations remembered as dead."""
+MAX_OPEN: Final = 256
+"""Connections beyond which those are closed that nobody uses."""
 
 
 class Connection:
@@ -33,16 +36,18 @@ class Connection:
         peer: Who is there.
         producer: How to ask it.
         num_users: Pulls that use it now.
-        broken: Whether to close it once nobody uses it.
+        broken: Whether the peer is lost, and to close it once nobody uses it.
+        outdated: Whether to close it then because another incarnation is at its address.
     """
 
-    __slots__ = ("_pending", "broken", "num_users", "peer", "producer")
+    __slots__ = ("_pending", "broken", "num_users", "outdated", "peer", "producer")
 
     def __init__(self, peer: PeerInfo, producer: Producer) -> None:
         self.peer = peer
         self.producer = producer
         self.num_users = 0
         self.broken = False
+        self.outdated = False
         self._pending: set[asyncio.Task[Any]] = set()
 
     def start(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -79,7 +84,7 @@ class Connections:
     def __init__(self, transport: Transport, connect: Callable[[PeerInfo], Producer]) -> None:
         self._transport = transport
         self._connect = connect
-        self._open: dict[str, Connection] = {}
+        self._open: dict[str, Connection] = {}  # by incarnation, the least recently used first
         self._dead: dict[str, None] = {}  # oldest first
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -101,8 +106,7 @@ class Connections:
             raise
         finally:
             connection.num_users -= 1
-            if connection.broken and not connection.num_users:
-                self._drop(connection)
+            self._tidy(connection)
 
     def bury(self, connection: Connection) -> None:
         """Its address has a successor: never ask for this incarnation again."""
@@ -128,8 +132,30 @@ class Connections:
         if connection is None:
             self._transport.add_peer(peer)
             connection = Connection(peer, self._connect(peer))
-            self._open[peer.incarnation] = connection
+        else:
+            del self._open[peer.incarnation]  # to the end of the order of use
+        connection.outdated = False
+        self._open[peer.incarnation] = connection
+        self._outdate(connection)
         return connection
+
+    def _outdate(self, current: Connection) -> None:
+        """Others at its address may go; whether it is the latest one there is not known."""
+        address = current.peer.address
+        for other in [one for one in self._open.values() if one.peer.address == address]:
+            if other is not current:
+                other.outdated = True
+                if not other.num_users:
+                    self._drop(other)
+
+    def _tidy(self, connection: Connection) -> None:
+        """Close what need not be kept, after a use of `connection`."""
+        if (connection.broken or connection.outdated) and not connection.num_users:
+            self._drop(connection)
+        if len(self._open) > MAX_OPEN:
+            idle = [one for one in self._open.values() if not one.num_users]
+            for unused in idle[: len(self._open) - MAX_OPEN]:
+                self._drop(unused)
 
     def _drop(self, connection: Connection) -> None:
         if self._open.get(connection.peer.incarnation) is not connection:
