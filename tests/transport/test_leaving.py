@@ -93,7 +93,7 @@ async def test_consumers_killed_in_the_middle_cost_the_producer_nothing(kind: st
             await visitors(kind, there, ("kill",) * AT_ONCE)
             await serves(there, bystander)
             descriptors, resident = await settled(there)
-            for _ in range(4):
+            for _ in range(2):
                 await visitors(kind, there, ("kill",) * AT_ONCE)
                 await serves(there, bystander)
             now = await settled(there)
@@ -105,7 +105,7 @@ async def test_consumers_killed_in_the_middle_cost_the_producer_nothing(kind: st
 
 async def test_consumers_that_leave_in_the_middle_never_end_the_producer(kind: str):
     async with producer(kind, LARGE, SMALL) as there, consumer(kind, SMALL) as bystander:
-        for _ in range(10 if kind == "tcp" else 2):
+        for _ in range(4 if kind == "tcp" else 1):
             await visitors(kind, there, ("close", "leave"))
             await serves(there, bystander)
 
