@@ -55,6 +55,12 @@ class Network:
         process = await asyncio.create_subprocess_exec(*self.inside, *command)
         assert await process.wait() == 0, command
 
+    async def until_up(self) -> None:
+        """The kernel tells of a carrier a moment after both ends are up; UCX wants to see it."""
+        waiting = f"until grep -qx up /sys/class/net/{DEVICE}/operstate; do sleep 0.02; done"
+        async with asyncio.timeout(30):
+            await self.run("sh", "-c", waiting)
+
     async def cut(self) -> None:
         """Drop all that arrives, without a word."""
         await self.run("iptables", "-I", *DROP)
@@ -94,4 +100,6 @@ async def joined() -> AsyncIterator[tuple[Network, Network]]:
             await network.run("ip", "address", "add", f"{network.address}/24", "dev", DEVICE)
             await network.run("ip", "link", "set", "lo", "up")
             await network.run("ip", "link", "set", DEVICE, "up")
+        for network in (one, other):
+            await network.until_up()
         yield one, other
