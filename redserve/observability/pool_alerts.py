@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from redserve.observability.series import Series
     from redserve.spec.service import RedServiceSpec
 
-# A router says `pool` of the replicas that it sees; Prometheus, for which the router's own pool
-# has that name, calls it this.
-_POOL_SEEN = "exported_pool"
+# `pool` is the router's own, which whoever scrapes it adds.
+_POOL_SEEN = "replica_pool"
 _SERVING = "redserve_replica_serving"
 _EVERY_ROUTER = "redserve_inflight_requests"
 

@@ -99,7 +99,7 @@ class RouterMetrics:
         )  # fmt: skip
         self.replica_serving = Gauge(
             "redserve_replica_serving", "Whether a replica takes new work, 1 or 0",
-            ["pool", "address"], registry=registry,
+            ["replica_pool", "address"], registry=registry,
         )  # fmt: skip
         self.slo_events = Counter(
             "redserve_slo_events",

@@ -56,7 +56,7 @@ def serving(pool: str, number: int, router: str = "router-0", revision: str = "r
         "redserve_replica_serving",
         router,
         revision,
-        exported_pool=pool,
+        replica_pool=pool,
         address=f"{pool}-{number}:50051",
     )
 

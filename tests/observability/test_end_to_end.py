@@ -121,7 +121,7 @@ def test_every_process_is_scraped(prometheus: Prometheus, load: Load) -> None:
     expected = {*ENCODERS, "llm-0", "router"}
     prometheus.until(lambda: prometheus.targets() == dict.fromkeys(expected, "up"), SOON_S)
     found = prometheus.query("redserve_replica_serving")
-    seen = {(one["metric"]["pool"], one["metric"]["exported_pool"]) for one in found}
+    seen = {(one["metric"]["pool"], one["metric"]["replica_pool"]) for one in found}
     assert seen == {("router", "encoder"), ("router", "llm")}
 
 

@@ -38,7 +38,7 @@ def hold_tokens(llm: FakeLlm) -> tuple[asyncio.Event, asyncio.Event]:
 
 
 def serving_label(c: Cluster, pool: str, fake: FakeEncoder | FakeLlm) -> float | None:
-    labels = {"pool": pool, "address": fake.address}
+    labels = {"replica_pool": pool, "address": fake.address}
     return c.router.registry.get_sample_value("redserve_replica_serving", labels)
 
 

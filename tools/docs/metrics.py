@@ -33,9 +33,9 @@ INTRODUCTION: Final = (
     "and `_count`. Labels never hold anything that a client has sent.",
     "",
     "Whoever scrapes adds `namespace`, `redservice`, `pool` and `revision`, by which rules find "
-    "the series of a service; `redserve rules --scrape-config` does so on one machine. A label "
-    "`pool` that a router itself gives (`redserve_replica_serving`) is called `exported_pool` "
-    "then. Rules and alerts: [observability](../observability.md#rules-and-alerts).",
+    "the series of a service: in a cluster the PodMonitor does so, on one machine `redserve rules "
+    "--scrape-config`. No process gives any of these four itself. Rules and alerts: "
+    "[observability](../observability.md#rules-and-alerts).",
     "",
 )
 
