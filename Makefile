@@ -28,7 +28,7 @@ demo: setup ## Start the services, ask about pictures by gRPC and OpenAI client,
 	@$(BIN)/python examples/demo.py
 
 test: setup ## All tests that need no GPU and no cluster
-	@$(BIN)/python -m pytest -m "not gpu and not cluster and not node and not observability"
+	@$(BIN)/python -m pytest -m "not gpu and not cluster and not node and not observability and not browser"
 
 test-gpu: setup ## Tests that need a CUDA device
 	@$(BIN)/python -m pytest -m gpu
@@ -45,9 +45,9 @@ test-node: setup ## Tests on real nodes (root; says what is missing): containers
 		$(BIN)/python -m tools.kubernetes.build node >/dev/null && $(BIN)/python -m tools.kubernetes.node_images; fi
 	@$(BIN)/python -m tools.kubernetes.node_space -- $(BIN)/python -m pytest -m node tests/kubernetes/test_node.py
 
-test-observability: setup ## Tests with a real Prometheus, which is built from its Go module at first use
+test-observability: setup ## Tests with a real Prometheus (built from its Go module at first use) and Chromium
 	@$(BIN)/python -m tools.kubernetes.build observability >/dev/null
-	@$(BIN)/python -m pytest -m observability tests/observability
+	@$(BIN)/python -m pytest -m "observability or browser" tests/observability tests/page
 
 images: setup ## Build the container images (docker, podman or buildah; REGISTRY=, TAG=)
 	@$(BIN)/python -m tools.kubernetes.images $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG))
