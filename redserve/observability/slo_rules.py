@@ -25,6 +25,8 @@ RATIO: Final = "redserve:slo_errors:ratio_rate"
 """Share of bad events; the window follows."""
 BAD: Final = "redserve:slo_bad_events:increase"
 """Number of bad events; the window follows."""
+ATTAINMENT: Final = "redserve:slo_attainment:ratio"
+"""Share of good events over the promise's own window; there when the window had events."""
 MIN_BAD_EVENTS: Final = 5
 """In the long window. With a request a minute, one failure would otherwise be a fire."""
 HIGHEST_SHARE: Final = 0.9
@@ -96,6 +98,10 @@ def recording_rules(series: Series, objectives: Sequence[Objective]) -> list[dic
         if seconds in long_s:
             count = f"{by} (increase({bad}[{window}]))"
             rules.append({"record": f"{BAD}{window}", "expr": count})
+    # Under one name whatever the window is, so that a dashboard need not know it.
+    for one in objectives:
+        share = series.of(f"{RATIO}{duration(one.window_s)}", f'slo="{one.name}"')
+        rules.append({"record": ATTAINMENT, "expr": f"1 - {share}"})
     return rules
 
 

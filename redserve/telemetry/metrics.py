@@ -75,6 +75,11 @@ class RouterMetrics:
             "Moving one embedding, all attempts; exposed while its request only waits, or hidden",
             ["part"], buckets=SHORT_BUCKETS, registry=registry,
         )  # fmt: skip
+        self.first_token_part = Histogram(
+            "redserve_time_to_first_token_part_seconds",
+            "What a request did until its first token, by part; the parts of a request add up",
+            ["part"], buckets=DURATION_BUCKETS, registry=registry,
+        )  # fmt: skip
         self.inflight = Gauge(
             "redserve_inflight_requests", "Requests being served", registry=registry
         )
@@ -100,6 +105,10 @@ class RouterMetrics:
         self.replica_serving = Gauge(
             "redserve_replica_serving", "Whether a replica takes new work, 1 or 0",
             ["replica_pool", "address"], registry=registry,
+        )  # fmt: skip
+        self.model_info = Gauge(
+            "redserve_model_info", "1 for the model that is served, by its served name", ["model"],
+            registry=registry,
         )  # fmt: skip
         self.slo_events = Counter(
             "redserve_slo_events",
@@ -289,7 +298,8 @@ class TransportMetrics:
             registry=registry,
         )  # fmt: skip
         self.pool_bytes = Gauge(
-            "redserve_transport_pool_bytes", "Bytes of the tensor pool by state: used or free",
+            "redserve_transport_pool_bytes",
+            "Bytes of the tensor pool by state: used, free, or of used those that are quarantined",
             ["state"], registry=registry,
         )  # fmt: skip
 

@@ -238,6 +238,7 @@ async def test_health_and_metrics():
             "redserve_overlap_ratio_count 1.0",
             'redserve_transport_item_seconds_count{part="exposed"} 2.0',
             'redserve_transport_item_seconds_count{part="hidden"} 2.0',
+            'redserve_time_to_first_token_part_seconds_count{part="queue"} 1.0',
             f'redserve_replica_serving{{address="{c.llms[0].address}",replica_pool="llm"}} 1.0',
         ):
             assert line in metrics, line

@@ -22,6 +22,7 @@ UNITLESS_GAUGES = {
     "redserve_queue_requests",
     "redserve_inflight_requests",
     "redserve_replica_serving",
+    "redserve_model_info",
     "redserve_encode_queued_rows",
     "redserve_ready_tokens",
     "redserve_schedulable_tokens",
@@ -63,7 +64,7 @@ def test_names_carry_their_unit():
         (
             RouterMetrics,
             "requests ttft tpot duration queue_requests queue_oldest queue overlap_ratio "
-            "transport_item "
+            "transport_item first_token_part model_info "
             "inflight items item_retries prompt_tokens output_tokens preprocess replica_serving "
             "slo_events slo_objective slo_threshold",
         ),

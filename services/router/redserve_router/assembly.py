@@ -73,6 +73,7 @@ class Router:
         self._draining = False
         self._why_told: str | None = ""
         metrics = RouterMetrics(self.registry)
+        metrics.model_info.labels(model_name).set(1)
         limits = Limits.from_settings(settings)
         policy = MediaPolicy.from_settings(settings)
         self.pools = ReplicaPools(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from redserve.errors import Cancelled, InternalError, Overloaded, RedServeError
 from redserve.telemetry.clock import now_ns
+from redserve.telemetry.first_token import first_token_parts
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.transport_times import transport_times
 from redserve_router.deadline import Deadline
@@ -164,6 +165,8 @@ class Dispatcher:
             metrics.tpot.observe(reckoned.time_per_output_token_s)
         if ended.overlap_ratio is not None:
             metrics.overlap_ratio.observe(ended.overlap_ratio)
+        for part, spent_ns in first_token_parts(ended).items():
+            metrics.first_token_part.labels(part).observe(spent_ns / 1e9)
         for item in transport_times(ended.bars):
             metrics.transport_item.labels("exposed").observe(item.exposed_ns / 1e9)
             metrics.transport_item.labels("hidden").observe(item.hidden_ns / 1e9)
