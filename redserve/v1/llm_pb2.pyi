@@ -66,10 +66,13 @@ class LlmServiceGenerateRequest(google.protobuf.message.Message):
     ITEMS_FIELD_NUMBER: builtins.int
     SAMPLING_FIELD_NUMBER: builtins.int
     RESUME_TOKEN_IDS_FIELD_NUMBER: builtins.int
+    WATCHED_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The request."""
     generation: builtins.int
     """How often the router has handed the request to an LLM replica."""
+    watched: builtins.bool
+    """Tell what was done as soon as it is done, not only with the last event."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Prompt, placeholders expanded."""
@@ -95,9 +98,10 @@ class LlmServiceGenerateRequest(google.protobuf.message.Message):
         items: collections.abc.Iterable[Global___PromptItem] | None = ...,
         sampling: redserve.v1.types_pb2.SamplingParams | None = ...,
         resume_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        watched: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["generation", b"generation", "items", b"items", "request_id", b"request_id", "resume_token_ids", b"resume_token_ids", "sampling", b"sampling", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["generation", b"generation", "items", b"items", "request_id", b"request_id", "resume_token_ids", b"resume_token_ids", "sampling", b"sampling", "token_ids", b"token_ids", "watched", b"watched"]) -> None: ...
 
 Global___LlmServiceGenerateRequest: typing_extensions.TypeAlias = LlmServiceGenerateRequest
 
@@ -198,6 +202,26 @@ class TokensMade(google.protobuf.message.Message):
 Global___TokensMade: typing_extensions.TypeAlias = TokensMade
 
 @typing.final
+class BarsMade(google.protobuf.message.Message):
+    """What the engine has just done for a sequence that is watched; the last event has it again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BARS_FIELD_NUMBER: builtins.int
+    @property
+    def bars(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[redserve.v1.types_pb2.TimelineBar]:
+        """New bars."""
+
+    def __init__(
+        self,
+        *,
+        bars: collections.abc.Iterable[redserve.v1.types_pb2.TimelineBar] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bars", b"bars"]) -> None: ...
+
+Global___BarsMade: typing_extensions.TypeAlias = BarsMade
+
+@typing.final
 class SequenceFinished(google.protobuf.message.Message):
     """The sequence is complete."""
 
@@ -239,6 +263,7 @@ class LlmServiceGenerateResponse(google.protobuf.message.Message):
     ITEM_LANDED_FIELD_NUMBER: builtins.int
     TOKENS_FIELD_NUMBER: builtins.int
     FINISHED_FIELD_NUMBER: builtins.int
+    BARS_MADE_FIELD_NUMBER: builtins.int
     @property
     def admitted(self) -> Global___Admitted:
         """First event."""
@@ -259,6 +284,10 @@ class LlmServiceGenerateResponse(google.protobuf.message.Message):
     def finished(self) -> Global___SequenceFinished:
         """Last event."""
 
+    @property
+    def bars_made(self) -> Global___BarsMade:
+        """Any number of times, only if the sequence is watched."""
+
     def __init__(
         self,
         *,
@@ -267,10 +296,11 @@ class LlmServiceGenerateResponse(google.protobuf.message.Message):
         item_landed: Global___ItemLanded | None = ...,
         tokens: Global___TokensMade | None = ...,
         finished: Global___SequenceFinished | None = ...,
+        bars_made: Global___BarsMade | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["admitted", b"admitted", "event", b"event", "finished", b"finished", "item_landed", b"item_landed", "item_needed", b"item_needed", "tokens", b"tokens"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["admitted", b"admitted", "event", b"event", "finished", b"finished", "item_landed", b"item_landed", "item_needed", b"item_needed", "tokens", b"tokens"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["admitted", "item_needed", "item_landed", "tokens", "finished"] | None: ...
+    def HasField(self, field_name: typing.Literal["admitted", b"admitted", "bars_made", b"bars_made", "event", b"event", "finished", b"finished", "item_landed", b"item_landed", "item_needed", b"item_needed", "tokens", b"tokens"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["admitted", b"admitted", "bars_made", b"bars_made", "event", b"event", "finished", b"finished", "item_landed", b"item_landed", "item_needed", b"item_needed", "tokens", b"tokens"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["admitted", "item_needed", "item_landed", "tokens", "finished", "bars_made"] | None: ...
 
 Global___LlmServiceGenerateResponse: typing_extensions.TypeAlias = LlmServiceGenerateResponse
 

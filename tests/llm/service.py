@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from redserve.errors import RedServeError
+    from redserve.v1.types_pb2 import TimelineBar
 
 IMAGE = 9
 SHAPE = RowShape(num_layers=2, hidden_size=512)
@@ -123,14 +124,23 @@ class Answer:
     admitted: pb.Admitted | None = None
     landed: list[tuple[int, int]] = field(default_factory=list)
     needed: list[pb.ItemNeeded] = field(default_factory=list)
+    bars: list[TimelineBar] = field(default_factory=list)
     finished: pb.SequenceFinished | None = None
 
 
 class Call:
     """One Generate stream, read event by event."""
 
-    def __init__(self, stub: Any, request: SequenceRequest, timeout_s: float | None = 30.0) -> None:
+    def __init__(
+        self,
+        stub: Any,
+        request: SequenceRequest,
+        timeout_s: float | None = 30.0,
+        *,
+        watched: bool = False,
+    ) -> None:
         proto = sequence_request_to_proto(request)
+        proto.watched = watched
         self.rpc = stub.Generate(proto, timeout=timeout_s)
         self.answer = Answer()
 
@@ -150,6 +160,8 @@ class Call:
             case "tokens":
                 answer.text += response.tokens.text
                 answer.token_ids += [token.token_id for token in response.tokens.tokens]
+            case "bars_made":
+                answer.bars += response.bars_made.bars
             case "finished":
                 answer.finished = response.finished
         return str(name)
@@ -200,8 +212,10 @@ class Service:
     stub: Any
     encoder: FakeEncoder
 
-    def call(self, asked: Question, timeout_s: float | None = 30.0) -> Call:
-        return Call(self.stub, asked.request, timeout_s)
+    def call(
+        self, asked: Question, timeout_s: float | None = 30.0, *, watched: bool = False
+    ) -> Call:
+        return Call(self.stub, asked.request, timeout_s, watched=watched)
 
     async def check_nothing_is_left(self) -> None:
         """No block, row, region, call or sequence of any request is left."""

@@ -73,6 +73,35 @@ async def test_prefill_overlaps_the_arrival_of_images(service: Service) -> None:
     await service.check_nothing_is_left()
 
 
+async def test_whoever_watches_sees_every_bar_when_it_is_made(service: Service) -> None:
+    asked = question("r", 2)
+    call = service.call(asked, watched=True)
+    await call.until("admitted")
+    for index in range(2):
+        assert (await service.encoder.announce(asked, index)).accepted
+        while ("transfer", index) not in ((bar.name, bar.item_index) for bar in call.answer.bars):
+            await call.next()
+    answer = await call.finish()
+    check(call, asked)
+    assert answer.finished is not None
+    decode = [bar for bar in answer.finished.bars if bar.name == "decode"]
+
+    def key(bar: types_pb2.TimelineBar) -> tuple[int, str]:
+        return bar.start_unix_ns, bar.name
+
+    assert sorted([*answer.bars, *decode], key=key) == sorted(answer.finished.bars, key=key)
+    await service.check_nothing_is_left()
+
+
+async def test_nobody_else_does(service: Service) -> None:
+    asked = question("r", 1)
+    call = service.call(asked)
+    await call.until("admitted")
+    await service.encoder.announce(asked, 0)
+    answer = await call.finish()
+    assert answer.bars == []
+
+
 @pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0), (0, 2, 1)])
 async def test_images_come_in_any_order(service: Service, order: tuple[int, ...]) -> None:
     asked = question("r", 3)

@@ -114,8 +114,12 @@ class Engine:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def add(self, request: SequenceRequest) -> Admission:
+    def add(self, request: SequenceRequest, *, watched: bool = False) -> Admission:
         """Queue a sequence. A newer generation of a live request replaces the older one.
+
+        Args:
+            request: What to run.
+            watched: Whether `Worked` tells of every chunk of its prefill.
 
         Raises:
             InvalidArgument: The request cannot be run, or a newer generation of it is live.
@@ -128,7 +132,14 @@ class Engine:
             self._check_open()
             self._ledger.check_generation(request.key)
             self._check_queue()
-        live = LiveSequence(request, self._vocabulary, config.end_token_ids, config.lane, now_ns())
+        live = LiveSequence(
+            request,
+            self._vocabulary,
+            config.end_token_ids,
+            config.lane,
+            now_ns(),
+            watched=watched,
+        )
         self._runner.add(request)  # slow for long prompts: not under the lock
         try:
             with self._changed:
@@ -252,7 +263,7 @@ class Engine:
             for key, error in harvest.failures.items():
                 self._ledger.end(key, error)
             self._scheduler.update(batch.batch_id, harvest.outcomes)
-            for live in self._ledger.tell(harvest.deltas):
+            for live in self._ledger.tell(harvest.deltas, harvest.worked):
                 self._metrics.ended(live.timeline)
             self._ledger.report()
             self._publish(end_ns)

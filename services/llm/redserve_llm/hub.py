@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from redserve_llm.notices import Delta, Ended, Failed, Gone, RowsNeeded, RowsUsed
+from redserve_llm.notices import Delta, Ended, Failed, Gone, RowsNeeded, RowsUsed, Worked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ class ItemNeeded:
     why: str
 
 
-CallEvent = Delta | Ended | Failed | ItemLanded | ItemNeeded
+CallEvent = Delta | Worked | Ended | Failed | ItemLanded | ItemNeeded
 
 
 class Hub:
@@ -56,6 +56,8 @@ class Hub:
         self._board = board
         self._arena: Arena | None = None
         self._calls: dict[SequenceKey, asyncio.Queue[CallEvent]] = {}
+        self._watched: dict[SequenceKey, int] = {}
+        """How many of the arena's bars were told."""
         self._idle = asyncio.Event()
         self._idle.set()
         self.broke = asyncio.Event()
@@ -64,10 +66,17 @@ class Hub:
         """Say who hears of rows. Before the engine starts."""
         self._arena = arena
 
-    def open(self, key: SequenceKey) -> asyncio.Queue[CallEvent]:
-        """A queue on which the events of a request come. A request has one at a time."""
+    def open(self, key: SequenceKey, *, watched: bool = False) -> asyncio.Queue[CallEvent]:
+        """A queue on which the events of a request come. A request has one at a time.
+
+        Args:
+            key: The request.
+            watched: Whether transfers are told as they end.
+        """
         queue: asyncio.Queue[CallEvent] = asyncio.Queue()
         self._calls[key] = queue
+        if watched:
+            self._watched[key] = 0
         self._idle.clear()
         return queue
 
@@ -75,6 +84,7 @@ class Hub:
         """Nobody listens any more."""
         if self._calls.get(key) is queue:
             del self._calls[key]
+            self._watched.pop(key, None)
         if not self._calls:
             self._idle.set()
 
@@ -106,6 +116,11 @@ class Hub:
     def item_landed(self, key: SequenceKey, item_index: int, attempt: int) -> None:
         """See `ItemListener`."""
         self._tell(key, ItemLanded(item_index, attempt))
+        num_told = self._watched.get(key)
+        if num_told is not None and self._arena is not None:
+            bars = self._arena.bars(key)
+            self._watched[key] = len(bars)
+            self._tell(key, Worked(key, bars[num_told:]))
 
     def item_needed(self, key: SequenceKey, item_index: int, lost_attempt: int, why: str) -> None:
         """See `ItemListener`."""

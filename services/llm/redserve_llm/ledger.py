@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from redserve.errors import RedServeError
     from redserve.scheduling import Scheduler
     from redserve_llm.live_sequence import LiveSequence
-    from redserve_llm.notices import Delta, Notice, Outlet
+    from redserve_llm.notices import Delta, Notice, Outlet, Worked
     from redserve_llm.runner.interface import ItemRows, ModelRunner
 
 
@@ -107,14 +107,15 @@ class Ledger:
         self.report()
         return True
 
-    def tell(self, deltas: Sequence[Delta]) -> list[LiveSequence]:
-        """Pass on what a step made, and the ends of those that it completed.
+    def tell(self, deltas: Sequence[Delta], worked: Sequence[Worked] = ()) -> list[LiveSequence]:
+        """Pass on what a step made and did, and the ends of those that it completed.
 
         Returns:
             The completed ones; the scheduler has ended them already.
         """
         kept = [delta for delta in deltas if delta.key in self._live]
-        notices: list[Notice] = list(kept)
+        notices: list[Notice] = [one for one in worked if one.key in self._live]
+        notices += kept
         completed = []
         for delta in kept:
             live = self._live[delta.key]

@@ -25,6 +25,7 @@ class LiveSequence:
         end_token_ids: The checkpoint's.
         lane: Name of the replica, for the timeline.
         arrived_ns: When the request came in.
+        watched: Whether its bars are told as they are made.
 
     Attributes:
         num_cached_tokens: Prompt tokens that the prefix cache had; set by the engine.
@@ -41,6 +42,7 @@ class LiveSequence:
         "reason",
         "request",
         "timeline",
+        "watched",
     )
 
     def __init__(
@@ -50,10 +52,13 @@ class LiveSequence:
         end_token_ids: Collection[int],
         lane: str,
         arrived_ns: int,
+        *,
+        watched: bool = False,
     ) -> None:
         sampling = request.sampling
         own = frozenset() if sampling.ignore_eos else frozenset(end_token_ids)
         self.request = request
+        self.watched = watched
         self.num_cached_tokens = 0
         self.reason: FinishReason | None = None
         self.timeline = SequenceTimeline(lane, arrived_ns)

@@ -24,6 +24,14 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Worked:
+    """What was just done for a sequence that is watched; `Ended` has these bars again."""
+
+    key: SequenceKey
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A sequence is complete, or was cancelled; nothing follows but `Gone`.
 
@@ -69,7 +77,7 @@ class Gone:
     key: SequenceKey
 
 
-Notice = Delta | Ended | Failed | RowsUsed | RowsNeeded | Gone
+Notice = Delta | Worked | Ended | Failed | RowsUsed | RowsNeeded | Gone
 
 
 class Outlet(Protocol):

@@ -47,10 +47,17 @@ class SequenceTimeline:
         self.prefilled_ns: int | None = None
         self.last_token_ns: int | None = None
 
-    def chunk(self, chunk: ScheduledChunk, start_ns: int, end_ns: int) -> None:
-        """Record a chunk that ran."""
+    def chunk(self, chunk: ScheduledChunk, start_ns: int, end_ns: int) -> tuple[Bar, ...]:
+        """Record a chunk that ran.
+
+        Returns:
+            What whoever watches has to see now: the bar of a prefill chunk, before the first one
+            that of the queue. Decoding shows by its tokens.
+        """
+        made: list[Bar] = []
         if self.first_chunk_ns is None:
             self.first_chunk_ns = start_ns
+            made.append(Bar(self._lane, "queue", self.arrived_ns, start_ns))
         if chunk.is_decode:
             self._num_decoded += 1
         else:
@@ -59,6 +66,7 @@ class SequenceTimeline:
             bar = Bar(
                 self._lane, PREFILL, start_ns, end_ns, num_tokens=chunk.num_tokens, detail=detail
             )
+            made.append(bar)
             self._prefill.append(bar)
             if len(self._prefill) > MAX_PREFILL_BARS:
                 self._coalesce()
@@ -66,6 +74,7 @@ class SequenceTimeline:
             if self.prefilled_ns is None:
                 self.prefilled_ns = end_ns
             self.last_token_ns = end_ns
+        return tuple(made)
 
     def bars(self) -> tuple[Bar, ...]:
         """All bars so far, by start."""

@@ -20,7 +20,7 @@ from redserve.wire.types import (
 )
 from redserve_llm.delivery import Announcement
 from redserve_llm.hub import ItemLanded, ItemNeeded
-from redserve_llm.notices import Delta, Ended, Failed
+from redserve_llm.notices import Delta, Ended, Failed, Worked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -89,9 +89,9 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         loop = asyncio.get_running_loop()
         deadline = None if remaining_s is None else loop.time() + remaining_s
         # No await until the arena knows the request: notices are dispatched by the loop, later.
-        admission = self._engine.add(sequence)
+        admission = self._engine.add(sequence, watched=request.watched)
         key = sequence.key
-        queue = self._hub.open(key)
+        queue = self._hub.open(key, watched=request.watched)
         try:
             self._arena.open(sequence, admission.needed_items, deadline)
             yield pb.LlmServiceGenerateResponse(
@@ -197,6 +197,9 @@ def _to_proto(event: CallEvent) -> pb.LlmServiceGenerateResponse:
                 index=event.item_index, lost_attempt=event.lost_attempt, why=event.why
             )
             return pb.LlmServiceGenerateResponse(item_needed=needed)
+        case Worked():
+            bars_made = pb.BarsMade(bars=map(bar_to_proto, event.bars))
+            return pb.LlmServiceGenerateResponse(bars_made=bars_made)
         case Ended():
             bars = sorted(event.bars, key=lambda bar: bar.start_ns)
             finished = pb.SequenceFinished(
