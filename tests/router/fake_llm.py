@@ -176,6 +176,9 @@ class FakeLlm(LlmServiceServicer):
                 )
             await sequence.wait_for_items(needed | self.ask_covered)
             prefill = Bar(self.name, "prefill", start_ns, now_ns())
+            if request.watched:
+                made = pb.BarsMade(bars=[bar_to_proto(prefill)])
+                yield pb.LlmServiceGenerateResponse(bars_made=made)
             async for response in self._say(request, context):
                 yield response
             if self.before_finish is not None:

@@ -80,9 +80,52 @@ async def test_async_stream_with_usage_and_timeline():
         assert {"preprocess", "tokenize", "encode", "prefill"} <= names
         assert [item["item_index"] for item in timeline["transport"]] == [0, 1, 2]
         assert timeline["transport"][0].keys() > {"exposed_ns", "hidden_ns"}
+        parts_ns = timeline["first_token_parts_ns"]
+        assert sum(parts_ns.values()) == timeline["first_token_ns"] - timeline["received_ns"]
         assert usage.choices == []
         assert usage.usage.completion_tokens == 5
         assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+async def test_progress_is_told_to_those_who_ask():
+    body = {
+        "messages": vision(picture("red"), picture("blue")),
+        "stream": True,
+        "redserve": {"timeline": True, "progress": True},
+    }
+    async with cluster() as c, httpx.AsyncClient(base_url=c.http) as client:
+        reply = await client.post("/v1/chat/completions", json=body, timeout=20)
+        events = [block.splitlines() for block in reply.text.strip().split("\n\n")]
+        told = [
+            json.loads(lines[1].removeprefix("data: "))["redserve"]["progress"]
+            for lines in events
+            if lines[0] == "event: redserve.progress"
+        ]
+        assert told[0]["awaited_items"] == [0, 1]
+        assert {bar["name"] for bar in told[0]["bars"]} == {"preprocess", "describe", "tokenize"}
+        assert told[-1]["awaited_items"] == []
+        names = [bar["name"] for one in told[1:] for bar in one["bars"]]
+        assert names.count("encode") == 2
+        assert names.count("prefill") == 1
+        timeline = json.loads(events[-2][0].removeprefix("data: "))["redserve"]["timeline"]
+        assert names.count("prefill") == [bar["name"] for bar in timeline["bars"]].count("prefill")
+        # Without these events it is the stream that everybody gets.
+        rest = [lines for lines in events if lines[0] != "event: redserve.progress"]
+        assert all(len(lines) == 1 for lines in rest)
+        pieces = [json.loads(lines[0].removeprefix("data: ")) for lines in rest[1:-2]]
+        assert "".join(piece["choices"][0]["delta"]["content"] for piece in pieces) == TEXT
+
+
+async def test_nobody_else_hears_of_progress():
+    async with cluster() as c, httpx.AsyncClient(base_url=c.http) as client:
+        body = {"messages": vision(picture()), "stream": True}
+        reply = await client.post("/v1/chat/completions", json=body, timeout=20)
+        assert "event:" not in reply.text
+        assert not c.llms[0].journal.all("generate")[0].watched
+        body = {"messages": vision(picture()), "redserve": {"progress": True}}
+        reply = await client.post("/v1/chat/completions", json=body, timeout=20)
+        assert reply.status_code == 400
+        assert reply.json()["error"]["param"] == "redserve.progress"
 
 
 async def test_sync_client_whole_and_streamed():

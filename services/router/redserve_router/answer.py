@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redserve.domain import FinishReason, TokenOutput, Usage
-    from redserve.telemetry.timeline import Timeline
+    from redserve.telemetry.timeline import Bar, Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,21 @@ class Started:
     model: str
     num_prompt_tokens: int
     num_item_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What was just done for a question that is watched; the timeline has it again.
+
+    Attributes:
+        at_ns: Now, nanoseconds since the Unix epoch.
+        bars: What has ended since the last such event.
+        awaited_items: Pictures that encoders are still busy with, in prompt order.
+    """
+
+    at_ns: int
+    bars: tuple[Bar, ...]
+    awaited_items: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,4 +57,4 @@ class Finished:
     timeline: Timeline | None
 
 
-AnswerEvent = Started | NewTokens | Finished
+AnswerEvent = Started | Progress | NewTokens | Finished

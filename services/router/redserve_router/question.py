@@ -59,6 +59,7 @@ class Question:
         sampling: As it came; validated and completed by `redserve.wire.types`.
         include_timeline: Whether the last event carries the timeline.
         received_ns: When it came in, nanoseconds since the Unix epoch.
+        watched: Whether events tell what was done as soon as it is done.
     """
 
     request_id: str
@@ -68,6 +69,7 @@ class Question:
     sampling: types_pb2.SamplingParams
     include_timeline: bool
     received_ns: int
+    watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from redserve.v1.router_pb2_grpc import RouterServiceServicer
 from redserve.wire.overview import overview_to_proto
 from redserve.wire.router import finished_event, started_event, tokens_event
 from redserve.wire.types import timeline_to_proto
-from redserve_router.answer import NewTokens, Started
+from redserve_router.answer import NewTokens, Progress, Started
 from redserve_router.overview import overview
 from redserve_router.question import (
     Message,
@@ -184,6 +184,8 @@ def _part(part: pb.Part, field: str) -> Part:
 
 
 def _event_to_proto(event: AnswerEvent) -> pb.GenerateResponse:
+    if isinstance(event, Progress):
+        raise TypeError("questions that come by gRPC are not watched")
     if isinstance(event, NewTokens):
         return tokens_event(event.text, event.tokens)
     if isinstance(event, Started):

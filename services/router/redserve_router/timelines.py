@@ -10,7 +10,7 @@ from redserve.telemetry.clock import now_ns
 from redserve.telemetry.timeline import Bar, Timeline, overlap_ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class TimelineBuilder:
@@ -18,6 +18,7 @@ class TimelineBuilder:
 
     Attributes:
         first_token_ns: When the first token left; 0 before that.
+        listener: Hears every bar as it comes; None while nobody watches.
     """
 
     def __init__(self, request_id: str, lane: str, received_ns: int) -> None:
@@ -26,6 +27,12 @@ class TimelineBuilder:
         self._received_ns = received_ns
         self._bars: list[Bar] = []
         self.first_token_ns = 0
+        self.listener: Callable[[tuple[Bar, ...]], None] | None = None
+
+    @property
+    def bars(self) -> tuple[Bar, ...]:
+        """All so far, as they came."""
+        return tuple(self._bars)
 
     def add(
         self,
@@ -38,11 +45,14 @@ class TimelineBuilder:
     ) -> None:
         """A bar of the router itself, from `start_ns` until now."""
         bar = Bar(self._lane, name, start_ns, now_ns(), item_index, num_tokens, detail)
-        self._bars.append(bar)
+        self.extend((bar,))
 
     def extend(self, bars: Iterable[Bar]) -> None:
         """Bars of another process."""
-        self._bars.extend(bars)
+        kept = tuple(bars)
+        self._bars.extend(kept)
+        if self.listener is not None:
+            self.listener(kept)
 
     def build(self) -> Timeline:
         """The timeline of a request that ends now."""

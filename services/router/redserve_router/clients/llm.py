@@ -118,7 +118,14 @@ class SequenceFinished:
     bars: tuple[Bar, ...]
 
 
-LlmEvent = Admitted | ItemNeeded | ItemLanded | NewTokens | SequenceFinished
+@dataclass(frozen=True, slots=True)
+class BarsMade:
+    """What was just done for a sequence that is watched; the last event has it again."""
+
+    bars: tuple[Bar, ...]
+
+
+LlmEvent = Admitted | ItemNeeded | ItemLanded | BarsMade | NewTokens | SequenceFinished
 
 
 class LlmClient:
@@ -155,10 +162,12 @@ class LlmClient:
         return TransportSpeed(reply.transport, reply.num_bytes, reply.seconds)
 
     async def generate(
-        self, request: SequenceRequest, timeout_s: float
+        self, request: SequenceRequest, timeout_s: float, *, watched: bool = False
     ) -> AsyncGenerator[LlmEvent, None]:
-        """Events of a sequence. Leaving the iterator cancels it."""
-        stream = self._stub.Generate(sequence_request_to_proto(request), timeout=timeout_s)
+        """Events of a sequence, `BarsMade` if it is watched. Leaving the iterator cancels it."""
+        message = sequence_request_to_proto(request)
+        message.watched = watched
+        stream = self._stub.Generate(message, timeout=timeout_s)
         try:
             async for response in stream:
                 yield _event(response)
@@ -202,6 +211,8 @@ def _event(response: pb.LlmServiceGenerateResponse) -> LlmEvent:
         case "item_needed":
             needed = response.item_needed
             return ItemNeeded(needed.index, needed.lost_attempt, needed.why)
+        case "bars_made":
+            return BarsMade(tuple(map(bar_from_proto, response.bars_made.bars)))
         case "finished":
             finished = response.finished
             return SequenceFinished(

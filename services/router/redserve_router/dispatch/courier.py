@@ -221,9 +221,9 @@ class ItemCourier:
     def _take(self, encoder: EncoderReplica, errand: Errand, outcome: Published | Failed) -> None:
         state = self._items[errand.index]
         if isinstance(outcome, Published):
-            self._timeline.extend(outcome.bars)
             if errand.attempt == state.attempt:
                 state.arrived(cached=outcome.cached)
+            self._timeline.extend(outcome.bars)
             return
         if self._over or errand.attempt != state.attempt:
             return  # late: a newer attempt is under way, or nobody waits any more

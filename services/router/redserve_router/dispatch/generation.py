@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from redserve.domain import FinishReason
 from redserve.errors import Cancelled, InternalError, Overloaded, RedServeError, Unavailable
 from redserve_router.answer import NewTokens
-from redserve_router.clients.llm import Admitted, ItemNeeded, SequenceFinished
+from redserve_router.clients.llm import Admitted, BarsMade, ItemNeeded, SequenceFinished
 from redserve_router.dispatch.item_state import Outcome
 from redserve_router.tasks import task_group
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from redserve.domain import SequenceRequest
+    from redserve.telemetry.timeline import Bar
     from redserve_router.clients.llm import LlmEvent
     from redserve_router.dispatch.courier import Destination, ItemCourier
     from redserve_router.dispatch.item_state import ItemState
@@ -51,6 +52,7 @@ class Generation:
         hire_courier: Makes the courier inside the generation's task group.
         on_admitted: Called once, when the replica has queued the sequence.
         on_tokens: Called for all new text.
+        on_bars: Called for what the replica has just done; None if nobody watches.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Generation:
         hire_courier: Callable[[asyncio.TaskGroup], ItemCourier],
         on_admitted: Callable[[Admitted], None],
         on_tokens: Callable[[NewTokens], None],
+        on_bars: Callable[[tuple[Bar, ...]], None] | None = None,
     ) -> None:
         self._request = request
         self._destination = destination
@@ -69,6 +72,7 @@ class Generation:
         self._hire_courier = hire_courier
         self._on_admitted = on_admitted
         self._on_tokens = on_tokens
+        self._on_bars = on_bars
 
     async def run(self) -> SequenceFinished:
         """Until the last token.
@@ -92,6 +96,8 @@ class Generation:
                         self._on_tokens(event)
                     case Admitted():
                         self._admitted(event, courier)
+                    case BarsMade() if self._on_bars is not None:
+                        self._on_bars(event.bars)
                     case ItemNeeded():
                         courier.needed_again(event.index, event.lost_attempt, event.why)
                     case SequenceFinished():
@@ -120,7 +126,10 @@ class Generation:
         connection = llm.connection
         timeout_s = self._destination.deadline.remaining_s()
         try:
-            async with aclosing(llm.client.generate(self._request, timeout_s)) as events:
+            stream = llm.client.generate(
+                self._request, timeout_s, watched=self._on_bars is not None
+            )
+            async with aclosing(stream) as events:
                 async for event in events:
                     yield event
         except (Unavailable, Cancelled) as error:

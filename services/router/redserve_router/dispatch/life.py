@@ -10,7 +10,7 @@ from redserve.errors import DeadlineExceeded, Overloaded, Unavailable
 from redserve.routing import choose_llm
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
-from redserve_router.answer import Finished, NewTokens, Started
+from redserve_router.answer import Finished, NewTokens, Progress, Started
 from redserve_router.clients.llm import SequenceFinished
 from redserve_router.dispatch.courier import Destination, ItemCourier
 from redserve_router.dispatch.generation import Generation, LlmLost
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from redserve.errors import RedServeError
+    from redserve.telemetry.timeline import Bar
     from redserve_router.answer import AnswerEvent
     from redserve_router.clients.llm import Admitted
     from redserve_router.deadline import Deadline
@@ -111,6 +112,7 @@ class RequestLife:
             for item, picture in zip(prepared.items, prepared.pictures, strict=True)
         )
         self.finished = finished = await self._generate(prepared)
+        self._timeline.listener = None  # the timeline itself comes next
         self._timeline.extend(finished.bars)
         timeline = self._timeline.build() if self._question.include_timeline else None
         self._send(Finished(finished.reason, finished.usage, timeline))
@@ -161,6 +163,7 @@ class RequestLife:
             hire_courier=hire_courier,
             on_admitted=self._on_admitted,
             on_tokens=self._on_tokens,
+            on_bars=self._tell_progress if self._question.watched else None,
         )
         return await generation.run()
 
@@ -205,7 +208,7 @@ class RequestLife:
             error=str(loss.error),
         )
 
-    def _on_admitted(self, _event: Admitted) -> None:
+    def _on_admitted(self, event: Admitted) -> None:
         if self.admitted_ns:
             return  # a later generation goes on where the client already is
         self.admitted_ns = now_ns()
@@ -220,6 +223,14 @@ class RequestLife:
                 num_item_tokens=tuple(state.item.num_rows for state in self.items),
             )
         )
+        if self._question.watched:
+            needed = tuple(sorted(event.needed_items))
+            self._send(Progress(self.admitted_ns, self._timeline.bars, needed))
+            self._timeline.listener = self._tell_progress
+
+    def _tell_progress(self, bars: tuple[Bar, ...]) -> None:
+        awaited = tuple(state.index for state in self.items if state.outcome is None)
+        self._send(Progress(now_ns(), bars, awaited))
 
     def _on_tokens(self, event: NewTokens) -> None:
         if event.tokens:

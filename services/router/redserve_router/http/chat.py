@@ -11,10 +11,10 @@ from starlette.responses import Response
 
 from redserve.errors import Cancelled, InternalError, RedServeError
 from redserve.telemetry.log import get_logger
-from redserve_router.answer import Finished, NewTokens, Started
+from redserve_router.answer import Finished, NewTokens, Progress, Started
 from redserve_router.http.errors import error_object, error_response, too_large
 from redserve_router.http.parse import parse_chat
-from redserve_router.http.replies import ReplyMaker
+from redserve_router.http.replies import ReplyMaker, progress_object
 from redserve_router.http.sse import DONE, EventStream, sse_data, until_disconnected
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = get_logger()
 
 MAX_DISCARDED_BYTES = 256 * 1024 * 1024
+PROGRESS = "redserve.progress"
+"""Name of the events that only those get who ask for them."""
 
 
 class ChatEndpoint:
@@ -99,7 +101,7 @@ class ChatEndpoint:
                     tokens.extend(event.tokens)
                 elif isinstance(event, Started):
                     maker = ReplyMaker(event, call.logprobs, self._token_text)
-                elif maker is not None:
+                elif isinstance(event, Finished) and maker is not None:
                     reply = maker.completion("".join(texts), tokens, event)
                     content = to_json(reply, inf_nan_mode="constants")
                     return Response(content, media_type="application/json")
@@ -124,6 +126,8 @@ async def _stream(
                 if isinstance(event, NewTokens):
                     if (chunk := maker.text_chunk(event)) is not None:
                         yield sse_data(chunk)
+                elif isinstance(event, Progress):
+                    yield sse_data(progress_object(event), event=PROGRESS)
                 elif isinstance(event, Finished):
                     yield sse_data(maker.closing_chunk(event))
                     if call.include_usage:

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from redserve.errors import InvalidArgument
 from redserve.telemetry.clock import now_ns
 from redserve.v1 import types_pb2
-from redserve_router.http.schemas import ChatCompletionBody
+from redserve_router.http.schemas import ChatCompletionBody, RedServeOptions
 from redserve_router.http.unsupported import without_unsupported
 from redserve_router.question import Message, PictureUrl, Question, TextPart
 from redserve_router.servicer import make_ids
@@ -79,6 +79,9 @@ def parse_chat(body: bytes, request_id: str) -> ChatCall:
         raise _invalid(error) from error
     if chat.stream_options is not None and not chat.stream:
         raise InvalidArgument("only allowed with stream: true", field="stream_options")
+    ours = chat.redserve or RedServeOptions()
+    if ours.progress and not chat.stream:
+        raise InvalidArgument("only allowed with stream: true", field="redserve.progress")
     _, sequence_id = make_ids(request_id)
     question = Question(
         request_id=request_id,
@@ -86,8 +89,9 @@ def parse_chat(body: bytes, request_id: str) -> ChatCall:
         model=chat.model or "",
         messages=tuple(_message(index, body) for index, body in enumerate(chat.messages)),
         sampling=_sampling(chat),
-        include_timeline=chat.redserve is not None and chat.redserve.timeline,
+        include_timeline=ours.timeline,
         received_ns=now_ns(),
+        watched=ours.progress,
     )
     return ChatCall(
         question=question,

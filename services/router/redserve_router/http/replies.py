@@ -6,14 +6,15 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from redserve.telemetry.first_token import first_token_parts
 from redserve.telemetry.transport_times import transport_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from redserve.domain import TokenOutput, Usage
-    from redserve.telemetry.timeline import Timeline
-    from redserve_router.answer import Finished, NewTokens, Started
+    from redserve.telemetry.timeline import Bar, Timeline
+    from redserve_router.answer import Finished, NewTokens, Progress, Started
 
 _REPLACEMENT = "\ufffd"
 
@@ -116,6 +117,7 @@ def timeline_object(timeline: Timeline) -> dict[str, Any]:
         "first_token_ns": timeline.first_token_ns,
         "finished_ns": timeline.finished_ns,
         "overlap_ratio": timeline.overlap_ratio,
+        "first_token_parts_ns": first_token_parts(timeline),
         "transport": [
             {
                 "item_index": item.item_index,
@@ -125,18 +127,32 @@ def timeline_object(timeline: Timeline) -> dict[str, Any]:
             }
             for item in transport_times(timeline.bars)
         ],
-        "bars": [
-            {
-                "lane": bar.lane,
-                "name": bar.name,
-                "start_ns": bar.start_ns,
-                "end_ns": bar.end_ns,
-                "item_index": bar.item_index,
-                "num_tokens": bar.num_tokens,
-                "detail": bar.detail,
+        "bars": [_bar(bar) for bar in timeline.bars],
+    }
+
+
+def progress_object(progress: Progress) -> dict[str, Any]:
+    """What was just done, in the shapes of a timeline."""
+    return {
+        "redserve": {
+            "progress": {
+                "at_ns": progress.at_ns,
+                "awaited_items": list(progress.awaited_items),
+                "bars": [_bar(bar) for bar in progress.bars],
             }
-            for bar in timeline.bars
-        ],
+        }
+    }
+
+
+def _bar(bar: Bar) -> dict[str, Any]:
+    return {
+        "lane": bar.lane,
+        "name": bar.name,
+        "start_ns": bar.start_ns,
+        "end_ns": bar.end_ns,
+        "item_index": bar.item_index,
+        "num_tokens": bar.num_tokens,
+        "detail": bar.detail,
     }
 
 

@@ -25,9 +25,15 @@ class StreamOptions(_Body):
 
 
 class RedServeOptions(_Body):
-    """Our extension: `"redserve": {"timeline": true}`."""
+    """Our extension: `"redserve": {"timeline": true, "progress": true}`.
+
+    Attributes:
+        timeline: The answer brings its timeline.
+        progress: A stream also tells what was done as soon as it is done.
+    """
 
     timeline: bool = False
+    progress: bool = False
 
 
 class MessageBody(BaseModel):
