@@ -142,6 +142,5 @@ def without_effect(service: RedService) -> tuple[str, ...]:
         "spec.model.cache": spec.model.cache is not None and not from_hub,
         "spec.model.tokenSecretRef": spec.model.token_secret_ref is not None and not filled,
         "spec.transport.rdma": spec.transport.rdma is not None and rdma_devices(service) is None,
-        "spec.monitoring.tracing": spec.monitoring.tracing is not None,
     }
     return tuple(field for field, is_idle in fields.items() if is_idle)

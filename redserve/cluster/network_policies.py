@@ -30,6 +30,8 @@ PEERS: Final[Mapping[Role, tuple[Role, ...]]] = {
 _DNS: Final = (53, 5353)
 """Policies see the port of the DNS pods, which is 5353 in some distributions."""
 _HTTPS: Final = 443
+_OTLP: Final = 4317
+"""Where OTLP receivers listen for gRPC, unless the address says otherwise."""
 _WEB: Final = (80, _HTTPS)
 _ON_THE_WAY: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "HF_ENDPOINT")
 """Variables, in upper or lower case, that name what a loader connects to."""
@@ -94,6 +96,10 @@ def _egress(scope: Scope, pool: Role) -> list[dict[str, Any]]:
         rules += _media_rules(scope)
     if model_source(scope.service.spec.model).filled_by == "init":
         rules.append({"ports": _tcp(*sorted({*_WEB, *_ports_on_the_way(scope, pool)}))})
+    tracing = scope.service.spec.monitoring.tracing
+    if tracing is not None:
+        # Wherever the receiver is: a host name says nothing to a policy.
+        rules.append({"ports": _tcp(urlsplit(tracing.otlp_endpoint).port or _OTLP)})
     return rules + _group_rules(scope, pool, "to")
 
 

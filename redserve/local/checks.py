@@ -102,7 +102,6 @@ def _cluster_fields(spec: RedServiceSpec) -> Iterator[str]:
         "transport.rdma": spec.transport.rdma,
         "networkPolicy": _if_written(spec, "network_policy"),
         "reconcile": spec.reconcile if spec.reconcile == "Paused" else None,
-        "monitoring.tracing": spec.monitoring.tracing,
     }
     for field in ("podMonitor", "rules", "dashboard"):
         values[f"monitoring.{field}"] = _if_written(spec.monitoring, to_snake(field))

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from redserve.spec.base import AutoSwitch, Rule, Spec
-from redserve.spec.patterns import HTTP_URL, LABEL_NAME
+from redserve.spec.patterns import HTTP_ORIGIN, LABEL_NAME
 
 _PERCENT = r"^([1-9][0-9]?(\.[0-9]{1,3})?|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9]))$"  # above 0
 
@@ -84,16 +84,20 @@ class ServiceLevelObjective(Spec):
 
 
 class Tracing(Spec):
-    """Where spans go."""
+    """Where spans go, and of how many requests."""
 
     otlp_endpoint: str = Field(
         min_length=1,
         max_length=512,
-        pattern=HTTP_URL,
-        description="OTLP receiver, http(s)://host:port.",
+        pattern=HTTP_ORIGIN,
+        description="OTLP receiver that speaks gRPC, http(s)://host:port; port 4317 by default.",
     )
     sampling_percent: int = Field(
-        default=1, ge=0, le=100, description="Share of requests that are traced, percent."
+        default=1,
+        ge=0,
+        le=100,
+        description="Share of requests that are traced, percent, of those whose client does not "
+        "trace; else the client's own choice counts.",
     )
 
 
@@ -112,7 +116,7 @@ class Monitoring(Spec):
         description="Grafana dashboard as a ConfigMap; not in this release, Auto makes none.",
     )
     tracing: Tracing | None = Field(
-        default=None, description="Where spans go; kept, and without effect in this release."
+        default=None, description="Where spans go; no tracing without it."
     )
     log_level: Literal["Debug", "Info", "Warning", "Error"] = Field(
         default="Info", description="Least important log lines that are written."

@@ -29,7 +29,12 @@ DATA_KEY: Final = r"^[-._a-zA-Z0-9]+$"
 ENV_NAME: Final = r"^[ -<>-~]+$"
 """Printable ASCII without '='."""
 NO_NUL: Final = r"^[^\x00]*$"
-HTTP_URL: Final = r"^https?://[^\s/]+"
+_HOST: Final = r"([-A-Za-z0-9_.]+|\[[0-9A-Fa-f:.]+\])"
+_PORT: Final = (
+    r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+)
+HTTP_ORIGIN: Final = rf"^https?://{_HOST}(:{_PORT})?/?$"
+"""A server and nothing behind it."""
 
 WORDS: Final[Mapping[str, str]] = {
     SERVICE_NAME: "must be lower-case letters, digits and '-', a letter first, no '-' at the end",
@@ -41,6 +46,6 @@ WORDS: Final[Mapping[str, str]] = {
     DATA_KEY: "must be letters, digits, '-', '_' and '.'",
     ENV_NAME: "must be printable ASCII without '='",
     NO_NUL: "must not contain U+0000",
-    HTTP_URL: "must be http://host:port or https://host:port",
+    HTTP_ORIGIN: "must be http://host:port or https://host:port",
 }
 """Pattern -> what it asks for."""

@@ -37,6 +37,8 @@ _SHARED: Final[Mapping[str, str]] = {
     "slos": "spec.slos",
     "log_level": "spec.monitoring.logLevel",
     "log_format": "spec.monitoring.logFormat",
+    "otlp_endpoint": "spec.monitoring.tracing.otlpEndpoint",
+    "sampling_percent": "spec.monitoring.tracing.samplingPercent",
 }
 _RENAMED: Final[Mapping[str, str]] = {
     "batch_rows_idle": "idleBatchRows",

@@ -77,6 +77,8 @@ class ProcessSettings(Settings):
         drain_timeout_s: Longest wait for running streams after SIGTERM, seconds.
         log_level: Least important log lines that are written.
         log_format: "text" for people, "json" for machines.
+        otlp_endpoint: Where spans go by OTLP over gRPC, http(s)://host:port; no tracing when empty.
+            OpenTelemetry's own variables for certificates, headers and the resource count too.
     """
 
     name: str = ""
@@ -92,6 +94,7 @@ class ProcessSettings(Settings):
     drain_timeout_s: float = Field(120.0, ge=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+    otlp_endpoint: str = ""
 
 
 class EncoderSettings(ProcessSettings):
@@ -204,6 +207,8 @@ class RouterSettings(ProcessSettings):
             to be told quickly.
         slos: What is promised: JSON objects with the fields `name`, `indicator`, `threshold_s`
             (null for Availability), `target` (0 to 1), `window_s` and `fair_deadline_s`.
+        sampling_percent: Share of requests that are traced, percent, of those that bring no trace
+            context; a client's own choice always counts.
     """
 
     model_config = SettingsConfigDict(env_prefix="REDSERVE_ROUTER_", frozen=True, extra="ignore")
@@ -234,6 +239,7 @@ class RouterSettings(ProcessSettings):
     encoder_grace_s: float = Field(60.0, ge=0)
     llm_grace_s: float = Field(3.0, ge=0)
     slos: tuple[Objective, ...] = ()
+    sampling_percent: float = Field(0.0, ge=0, le=100)
 
 
 class OperatorSettings(Settings):

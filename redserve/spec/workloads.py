@@ -168,7 +168,7 @@ def llm_settings(service: RedService, placement: Placement, place: Place) -> LLM
 def router_settings(service: RedService, placement: Placement) -> RouterSettings:
     """What the router reads."""
     spec, media = service.spec.router, service.spec.router.media
-    found = placement.discovery
+    found, tracing = placement.discovery, service.spec.monitoring.tracing
     return RouterSettings(
         **_process(service, placement, placement.router.place, spec),
         model_name=service.model_name,
@@ -197,6 +197,7 @@ def router_settings(service: RedService, placement: Placement) -> RouterSettings
         llm_grace_s=float(spec.llm_grace_seconds),
         num_timelines=spec.kept_timelines,
         slos=objectives_of(service.spec.slos),
+        sampling_percent=float(tracing.sampling_percent if tracing else 0),
     )
 
 
@@ -242,6 +243,7 @@ def _process(
         "drain_timeout_s": float(pool.rollout.drain_timeout_seconds),
         "log_level": monitoring.log_level.lower(),
         "log_format": placement.log_format if log_format == "Auto" else log_format.lower(),
+        "otlp_endpoint": monitoring.tracing.otlp_endpoint if monitoring.tracing else "",
     }
 
 

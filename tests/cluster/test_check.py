@@ -453,11 +453,8 @@ def test_what_has_no_effect_is_told() -> None:
     made = service(
         model={"uri": "file://a", "tokenSecretRef": {"name": "t"},
                "cache": {"ephemeral": {"sizeLimit": "1Gi"}}},
-        monitoring={"tracing": {"otlpEndpoint": "http://a:1"}},
     )  # fmt: skip
-    assert without_effect(made) == (
-        "spec.model.cache", "spec.model.tokenSecretRef", "spec.monitoring.tracing",
-    )  # fmt: skip
+    assert without_effect(made) == ("spec.model.cache", "spec.model.tokenSecretRef")
     hub = {"uri": "hf://a/b", "tokenSecretRef": {"name": "t"}}
     assert without_effect(service(model=hub)) == ()
     for kind, idle in (("TCP", True), ("GRPC", True), ("RDMA", False), ("Auto", False)):

@@ -197,6 +197,8 @@ API = {443, 6443, 8443, 16443}
         ({"router": {"media": {"urlFetch": "Enabled"}}}, "router", DNS | API | {None}),
         ({"model": {"uri": "hf://a/b"}}, "llm", DNS | {80, 443}),
         ({"model": {"uri": "hf://a/b", "cache": CLAIM}}, "llm", DNS),
+        ({"monitoring": {"tracing": {"otlpEndpoint": "http://a:5317"}}}, "llm", DNS | {5317}),
+        ({"monitoring": {"tracing": {"otlpEndpoint": "https://a"}}}, "encoder", DNS | {4317}),
     ],
 )
 def test_where_pods_may_go(spec: dict[str, Any], pool: str, ports: set[Any]) -> None:

@@ -116,9 +116,6 @@ def test_validate_tells_what_no_place_can_keep(capsys: Output) -> None:
     assert any(": spec.router.replicas: " in line and line.endswith(here) for line in lines)
     everywhere = "[not with 'redserve up'; not in a cluster: ParallelismUnsupported]"
     assert any(line.endswith(everywhere) for line in lines)
-    assert any(
-        line.endswith(": spec.monitoring.tracing: without effect in a cluster") for line in lines
-    )
     assert main(["validate", "-f", DEMO]) == 0
     assert "cluster" not in capsys.readouterr().out
 

@@ -79,7 +79,6 @@ def test_the_complete_example_needs_a_cluster() -> None:
 
 
 CLUSTER_ONLY: list[tuple[dict[str, Any], str]] = [
-    ({"monitoring": {"tracing": {"otlpEndpoint": "http://a:1"}}}, "spec.monitoring.tracing"),
     ({"monitoring": {"podMonitor": "Enabled"}}, "spec.monitoring.podMonitor"),
     ({"monitoring": {"rules": "Auto"}}, "spec.monitoring.rules"),
     ({"monitoring": {"dashboard": "Disabled"}}, "spec.monitoring.dashboard"),

@@ -1,0 +1,296 @@
+"""Spans by the OpenTelemetry SDK, exported by OTLP over gRPC. The only module that imports it.
+
+Spans wait in a bounded queue for a thread that sends them once a second. If it is full, the oldest
+are dropped; if the receiver is away, that is told once, and requests never notice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
+
+from redserve import __version__
+from redserve.errors import ConfigError
+from redserve.telemetry.log import get_logger
+from redserve.telemetry.timeline import ABORTED
+from redserve.telemetry.tracing import CANCELLED, ERROR_TYPE, NOWHERE, PassedSpan, TraceContext
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from redserve.telemetry.timeline import Bar
+    from redserve.telemetry.tracing import Attribute, Kind, Span
+
+log = get_logger()
+
+MAX_QUEUED_SPANS: Final = 8192
+"""About a hundred requests with eight images each; a few megabytes."""
+MAX_BATCH_SPANS: Final = 512
+INTERVAL_S: Final = 1.0
+DEFAULT_PORT: Final = 4317
+EXPORT_TIMEOUT_S: Final = 5.0
+"""For one batch, tries again included."""
+
+_KINDS: Final = {
+    "internal": SpanKind.INTERNAL,
+    "server": SpanKind.SERVER,
+    "client": SpanKind.CLIENT,
+}
+_CHATTY: Final = ("opentelemetry.exporter.otlp", "opentelemetry.sdk._shared_internal")
+"""Loggers that tell of every batch and every span that is lost; we tell of the first."""
+
+
+class OtlpTracing:
+    """See `redserve.telemetry.tracing.Tracing`.
+
+    Args:
+        endpoint: http(s)://host:port; certificates and headers are OpenTelemetry's own variables.
+        role: "router", "encoder" or "llm".
+        name: Of the replica.
+        service: Name of the RedService.
+        sampling_percent: Share of requests without a context that are recorded.
+
+    Raises:
+        ConfigError: The endpoint is none.
+    """
+
+    def __init__(
+        self, endpoint: str, *, role: str, name: str, service: str, sampling_percent: float
+    ) -> None:
+        for chatty in _CHATTY:
+            logging.getLogger(chatty).setLevel(logging.CRITICAL)
+        resource = Resource.create(
+            {
+                "service.name": f"redserve-{role}",
+                "service.namespace": service,
+                "service.instance.id": name,
+                "service.version": __version__,
+            }
+        )
+        root = TraceIdRatioBased(sampling_percent / 100) if sampling_percent else ALWAYS_OFF
+        self._exporter = _TellingExporter(endpoint)
+        self._provider = TracerProvider(
+            sampler=ParentBased(root), resource=resource, shutdown_on_exit=False
+        )
+        self._provider.add_span_processor(
+            BatchSpanProcessor(
+                self._exporter,
+                max_queue_size=MAX_QUEUED_SPANS,
+                max_export_batch_size=MAX_BATCH_SPANS,
+                schedule_delay_millis=INTERVAL_S * 1e3,
+                export_timeout_millis=EXPORT_TIMEOUT_S * 1e3,
+            )
+        )
+        self._tracer = self._provider.get_tracer("redserve", __version__)
+
+    def span(
+        self,
+        name: str,
+        start_ns: int,
+        *,
+        parent: TraceContext = NOWHERE,
+        kind: Kind = "server",
+        attributes: Mapping[str, Attribute] | None = None,
+    ) -> Span:
+        """See `Tracing`."""
+        remote = _span_context(parent)
+        around = Context()
+        if remote is not None:
+            around = trace.set_span_in_context(NonRecordingSpan(remote), around)
+        made = self._tracer.start_span(
+            name, around, kind=_KINDS[kind], attributes=attributes, start_time=start_ns
+        )
+        if not made.is_recording():
+            return PassedSpan(_trace_context(made.get_span_context()))
+        return _RecordedSpan(made, self._tracer)
+
+    def close(self, timeout_s: float) -> None:
+        """See `Tracing`."""
+        # The SDK's own limit is half a minute, and it is not passed on everywhere.
+        flush = threading.Thread(target=self._provider.shutdown, name="flush-spans", daemon=True)
+        flush.start()
+        flush.join(timeout_s)
+        if flush.is_alive():
+            log.warning("spans are left behind: the receiver does not take them in time")
+            self._exporter.abandon()
+
+
+class _RecordedSpan:
+    """A span that will be exported."""
+
+    __slots__ = ("_span", "_tracer", "context")
+
+    recording: Final = True
+
+    def __init__(self, span: trace.Span, tracer: trace.Tracer) -> None:
+        self._span = span
+        self._tracer = tracer
+        self.context = _trace_context(span.get_span_context())
+
+    def child(
+        self,
+        name: str,
+        start_ns: int,
+        *,
+        kind: Kind = "internal",
+        attributes: Mapping[str, Attribute] | None = None,
+    ) -> Span:
+        """See `Span`."""
+        made = self._tracer.start_span(
+            name,
+            trace.set_span_in_context(self._span, Context()),
+            kind=_KINDS[kind],
+            attributes=attributes,
+            start_time=start_ns,
+        )
+        return _RecordedSpan(made, self._tracer)
+
+    def set(self, attributes: Mapping[str, Attribute]) -> None:
+        """See `Span`."""
+        self._span.set_attributes(attributes)
+
+    def event(self, name: str, at_ns: int) -> None:
+        """See `Span`."""
+        self._span.add_event(name, timestamp=at_ns)
+
+    def add_bars(
+        self, bars: Iterable[Bar], origins: Mapping[int, TraceContext] | None = None
+    ) -> None:
+        """See `Span`."""
+        here = trace.set_span_in_context(self._span, Context())
+        for bar in bars:
+            origin = None
+            if origins and bar.item_index is not None:
+                origin = _span_context(origins.get(bar.item_index, NOWHERE))
+            span = self._tracer.start_span(
+                bar.name,
+                here,
+                attributes=_attributes(bar),
+                links=[Link(origin)] if origin is not None else None,
+                start_time=bar.start_ns,
+            )
+            if bar.name == ABORTED:
+                span.set_status(Status(StatusCode.ERROR))
+                span.set_attribute(ERROR_TYPE, bar.detail or ABORTED)
+            span.end(bar.end_ns)
+
+    def fail(self, reason: str) -> None:
+        """See `Span`."""
+        self._span.set_attribute(ERROR_TYPE, reason)
+        if reason != CANCELLED:
+            # Without the sentence: it may quote what the client sent.
+            self._span.set_status(Status(StatusCode.ERROR))
+
+    def end(self, end_ns: int) -> None:
+        """See `Span`."""
+        if self._span.is_recording():
+            self._span.end(end_ns)
+
+
+class _TellingExporter(SpanExporter):
+    """OTLP over gRPC that says when it stops to work and when it works again."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = _with_port(endpoint)
+        self._inner = OTLPSpanExporter(endpoint=self._endpoint, timeout=EXPORT_TIMEOUT_S)
+        self._num_lost = 0
+        self._abandoned = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """See `SpanExporter`; never raises."""
+        try:
+            result = self._inner.export(spans)
+        except Exception:
+            if not self._num_lost:
+                log.exception("a batch of spans broke the exporter")
+            result = SpanExportResult.FAILURE
+        if result is SpanExportResult.SUCCESS:
+            if self._num_lost:
+                log.info("spans are exported again", num_lost=self._num_lost)
+            self._num_lost = 0
+            return result
+        if not self._num_lost and not self._abandoned:
+            log.warning(
+                "spans are lost: the OTLP receiver does not take them; requests go on, and this "
+                "is told once until it works again",
+                endpoint=self._endpoint,
+            )
+        self._num_lost += len(spans)
+        return result
+
+    def abandon(self) -> None:
+        """End a try that is under way; may be called from another thread."""
+        self._abandoned = True
+        self._inner.shutdown()
+
+    def shutdown(self) -> None:
+        """See `SpanExporter`."""
+        if not self._abandoned:
+            self._inner.shutdown()
+
+
+def _with_port(endpoint: str) -> str:
+    """As the exporter needs it: without one it would try the web's ports."""
+    try:
+        parts = urlsplit(endpoint)
+        port = parts.port or DEFAULT_PORT
+    except ValueError:
+        port = 0
+    if not port or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f"{endpoint!r} is no OTLP receiver: write http://host:port or https://host:port",
+            field="otlp_endpoint",
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}:{port}"
+
+
+def _attributes(bar: Bar) -> dict[str, Attribute]:
+    made: dict[str, Attribute] = {}
+    if bar.item_index is not None:
+        made["redserve.item"] = bar.item_index
+    if bar.num_tokens:
+        made["redserve.tokens"] = bar.num_tokens
+    if bar.detail:
+        made["redserve.detail"] = bar.detail
+    return made
+
+
+def _span_context(context: TraceContext) -> SpanContext | None:
+    if not context.traceparent:
+        return None
+    _, trace_id, span_id, flags = context.traceparent.split("-")
+    return SpanContext(
+        int(trace_id, 16),
+        int(span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(int(flags, 16)),
+        trace_state=TraceState.from_header([context.tracestate]) if context.tracestate else None,
+    )
+
+
+def _trace_context(context: SpanContext) -> TraceContext:
+    ids = f"{context.trace_id:032x}-{context.span_id:016x}"
+    return TraceContext(f"00-{ids}-{int(context.trace_flags):02x}", context.trace_state.to_header())

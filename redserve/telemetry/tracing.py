@@ -1,0 +1,263 @@
+"""Spans of a request, as every process sees them; without a tracing library.
+
+A request's spans form one tree over all processes. Where the request stands in it travels as W3C
+`traceparent` and `tracestate`, in gRPC metadata and HTTP headers alike. `redserve.telemetry.otlp`
+records and exports; as long as no receiver is named it is not even imported, and all that is left
+here is passing a client's own trace id on to logs and to the next process.
+
+Attributes hold figures, ids and words of ours. Never what a user sent or got: no text, no address
+of an image, no message of an error, no name of a model that is not served.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+from redserve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from redserve.telemetry.timeline import Bar
+
+Attribute = str | bool | int | float | tuple[str, ...]
+Kind = Literal["internal", "server", "client"]
+
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+REQUEST_ID: Final = "x-request-id"
+"""Carries the id that the client knows a request by, between processes as from clients."""
+ERROR_TYPE: Final = "error.type"
+CANCELLED: Final = "CANCELLED"
+"""Reason of work that its caller gave up: told, and no error."""
+
+MAX_TRACESTATE_LENGTH: Final = 512
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """A place in a trace; the default is nowhere.
+
+    Attributes:
+        traceparent: W3C's, checked; empty for nowhere.
+        tracestate: What other tracing systems add; only passed on.
+    """
+
+    traceparent: str = ""
+    tracestate: str = ""
+
+    @property
+    def trace_id(self) -> str:
+        """32 hexadecimal digits, or empty."""
+        return self.traceparent[3:35]
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """As headers, or as gRPC metadata."""
+        both = ((TRACEPARENT, self.traceparent), (TRACESTATE, self.tracestate))
+        return tuple(pair for pair in both if pair[1])
+
+
+NOWHERE: Final = TraceContext()
+
+
+def context_of(pairs: Iterable[tuple[str, str | bytes]]) -> TraceContext:
+    """The context that headers or gRPC metadata carry.
+
+    What does not fit the standard counts as absent: a trace must not fail a request.
+
+    Args:
+        pairs: Names in lower case, and values.
+    """
+    found: dict[str, list[str]] = {TRACEPARENT: [], TRACESTATE: []}
+    for name, value in pairs:
+        if name in found:
+            found[name].append(value if isinstance(value, str) else value.decode("latin-1"))
+    parents = found[TRACEPARENT]
+    match = _TRACEPARENT.fullmatch(parents[0].strip()) if len(parents) == 1 else None
+    if match is None or (match[1] == "00" and match[5]):
+        return NOWHERE
+    state = ",".join(found[TRACESTATE]).strip()
+    fits = len(state) <= MAX_TRACESTATE_LENGTH and state.isascii() and state.isprintable()
+    return TraceContext(f"00-{match[2]}-{match[3]}-{match[4]}", state if fits else "")
+
+
+def request_id_of(pairs: Iterable[tuple[str, str | bytes]]) -> str:
+    """The client's id of a request in gRPC metadata; empty if there is none."""
+    return next((str(value) for name, value in pairs if name == REQUEST_ID), "")
+
+
+class Span(Protocol):
+    """Something that a process does for a request. Belongs to one thread at a time."""
+
+    @property
+    def context(self) -> TraceContext:
+        """Its place; what others are told, so that their spans hang below."""
+        ...
+
+    @property
+    def recording(self) -> bool:
+        """Whether it will be exported: what is dear to find out is asked for only then."""
+        ...
+
+    def child(
+        self,
+        name: str,
+        start_ns: int,
+        *,
+        kind: Kind = "internal",
+        attributes: Mapping[str, Attribute] | None = None,
+    ) -> Span:
+        """A span below this one; whoever asks for it ends it."""
+        ...
+
+    def set(self, attributes: Mapping[str, Attribute]) -> None:
+        """Say more about it."""
+        ...
+
+    def event(self, name: str, at_ns: int) -> None:
+        """Mark a moment."""
+        ...
+
+    def add_bars(
+        self, bars: Iterable[Bar], origins: Mapping[int, TraceContext] | None = None
+    ) -> None:
+        """A child, ended, for every bar of a timeline.
+
+        Args:
+            bars: What this process did.
+            origins: By item, the span that its bars follow from, for example in another process.
+        """
+        ...
+
+    def fail(self, reason: str) -> None:
+        """It did not work out; `reason` is a word of the error tree."""
+        ...
+
+    def end(self, end_ns: int) -> None:
+        """It is over. Nothing can be said after that; ending it twice is harmless."""
+        ...
+
+
+class Tracing(Protocol):
+    """Makes the spans of one process."""
+
+    def span(
+        self,
+        name: str,
+        start_ns: int,
+        *,
+        parent: TraceContext = NOWHERE,
+        kind: Kind = "server",
+        attributes: Mapping[str, Attribute] | None = None,
+    ) -> Span:
+        """The first span of a request in this process.
+
+        It is recorded if `parent` is; without a parent, with the probability that is set.
+        """
+        ...
+
+    def close(self, timeout_s: float) -> None:
+        """Export what is left, at most for this long; blocks."""
+        ...
+
+
+class PassedSpan:
+    """Records nothing and passes the context on."""
+
+    __slots__ = ("context",)
+
+    recording: Final = False
+
+    def __init__(self, context: TraceContext = NOWHERE) -> None:
+        self.context = context
+
+    def child(
+        self,
+        name: str,
+        start_ns: int,
+        *,
+        kind: Kind = "internal",
+        attributes: Mapping[str, Attribute] | None = None,
+    ) -> Span:
+        """See `Span`."""
+        return self
+
+    def set(self, attributes: Mapping[str, Attribute]) -> None:
+        """See `Span`."""
+
+    def event(self, name: str, at_ns: int) -> None:
+        """See `Span`."""
+
+    def add_bars(
+        self, bars: Iterable[Bar], origins: Mapping[int, TraceContext] | None = None
+    ) -> None:
+        """See `Span`."""
+
+    def fail(self, reason: str) -> None:
+        """See `Span`."""
+
+    def end(self, end_ns: int) -> None:
+        """See `Span`."""
+
+
+NO_SPAN: Final = PassedSpan()
+
+
+class NoTracing:
+    """Tracing is off."""
+
+    def span(
+        self,
+        name: str,
+        start_ns: int,
+        *,
+        parent: TraceContext = NOWHERE,
+        kind: Kind = "server",
+        attributes: Mapping[str, Attribute] | None = None,
+    ) -> Span:
+        """See `Tracing`."""
+        return PassedSpan(parent) if parent.traceparent else NO_SPAN
+
+    def close(self, timeout_s: float) -> None:
+        """See `Tracing`."""
+
+
+def tracing_to(
+    endpoint: str, *, role: str, name: str, service: str, sampling_percent: float = 0.0
+) -> Tracing:
+    """Tracing of this process.
+
+    Args:
+        endpoint: OTLP receiver, http(s)://host:port; empty switches tracing off.
+        role: "router", "encoder" or "llm".
+        name: Of the replica.
+        service: Name of the RedService.
+        sampling_percent: Share of requests without a context that are recorded.
+
+    Raises:
+        ConfigError: The library is not installed.
+    """
+    if not endpoint:
+        return NoTracing()
+    try:
+        from redserve.telemetry.otlp import OtlpTracing
+    except ImportError as error:
+        raise ConfigError(
+            f"spans cannot be sent to {endpoint}: {error}; "
+            'install the extra "tracing" of redserve, or name no receiver',
+            field="otlp_endpoint",
+        ) from error
+    return OtlpTracing(
+        endpoint, role=role, name=name, service=service, sampling_percent=sampling_percent
+    )
+
+
+def metadata_of(request_id: str, span: Span) -> Sequence[tuple[str, str]]:
+    """Metadata of a gRPC call that is made for a request."""
+    return ((REQUEST_ID, request_id), *span.context.pairs)
