@@ -52,7 +52,7 @@ test-observability: setup ## Tests with a real Prometheus (built from its Go mod
 images: setup ## Build the container images (docker, podman or buildah; REGISTRY=, TAG=)
 	@$(BIN)/python -m tools.kubernetes.images $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(TAG),--tag $(TAG))
 
-check: lint types layers protos-lint docs-check ## What CI checks next to the tests
+check: lint types layers protos-lint docs-check dashboards-check ## What CI checks next to the tests
 
 lint: setup ## Ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -84,6 +84,12 @@ docs: setup ## Regenerate the generated pages of docs/
 docs-check: setup ## Fail when a generated page of docs/ is stale
 	@$(BIN)/python -m tools.docs --check
 
+dashboards: setup ## Regenerate the Grafana dashboards of the Helm chart
+	@$(BIN)/python -m tools.dashboards
+
+dashboards-check: setup ## Fail when a dashboard is stale
+	@$(BIN)/python -m tools.dashboards --check
+
 bench: setup ## Measure encode and prefill overlap; writes benchmarks/results
 	@$(BIN)/python -m benchmarks.overlap
 
@@ -100,4 +106,4 @@ demo-model: setup ## Train the demo model again (CPU, under an hour)
 clean: ## Remove environments and caches
 	@rm -rf $(VENV) $(PROTO_VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: control-plane help setup demo test test-gpu test-cluster test-node test-observability check lint types layers protos protos-lint protos-check docs docs-check bench bench-operator bench-transport demo-model clean images
+.PHONY: control-plane help setup demo test test-gpu test-cluster test-node test-observability check lint types layers protos protos-lint protos-check docs docs-check dashboards dashboards-check bench bench-operator bench-transport demo-model clean images
