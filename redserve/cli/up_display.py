@@ -126,6 +126,8 @@ def ready_text(state: ServiceState) -> str:
     lines = [f"{state.service} is ready", f"  gRPC    {state.grpc_address}"]
     if state.http_address is not None:
         lines.append(f"  OpenAI  http://{state.http_address}/v1")
+    if state.playground:
+        lines.append(f"  page    http://{state.http_address}/")
     lines += [
         "try:",
         '  redserve chat --image PICTURE --timeline "what is in image 1?"',

@@ -17,7 +17,7 @@ from redserve.local.ports import (
     take,
 )
 from redserve.spec.placement import Place, Placement, RouterPlace
-from redserve.spec.workloads import Workload, workloads_for
+from redserve.spec.workloads import Workload, serves_playground, workloads_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +48,7 @@ class LocalPlan:
         workloads: One per process.
         grpc_address: host:port of the router's gRPC API for clients on this machine.
         http_address: host:port of its HTTP API; None when it is disabled.
+        playground: Whether the page for people is at / of it.
         warnings: What differs from the manifest, for people.
     """
 
@@ -55,6 +56,7 @@ class LocalPlan:
     workloads: tuple[Workload, ...]
     grpc_address: str
     http_address: str | None
+    playground: bool
     warnings: tuple[str, ...]
 
 
@@ -83,6 +85,7 @@ def plan(service: RedService, machine: Machine, listen: Listen, model_uri: str) 
         model_uri=model_uri,
         tcp_devices=LOOPBACK_DEVICE,
         tcp_ports=UCX_PORTS,
+        playground=True,
     )
     http = service.spec.router.open_ai == "Enabled"
     return LocalPlan(
@@ -90,6 +93,7 @@ def plan(service: RedService, machine: Machine, listen: Listen, model_uri: str) 
         workloads=tuple(workloads_for(service, placement)),
         grpc_address=router.place.address,
         http_address=reachable(router.http_host, router.http_port) if http else None,
+        playground=serves_playground(service, placement),
         warnings=warnings + shares.warnings,
     )
 

@@ -82,6 +82,7 @@ class Session:
             phase="starting",
             grpc_address=plan.grpc_address,
             http_address=plan.http_address,
+            playground=plan.playground,
         )
         self._supervisor = Supervisor(
             plan.workloads,

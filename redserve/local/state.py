@@ -70,6 +70,7 @@ class ServiceState:
         phase: "starting", "ready", "unready" (a process is not ready) or "draining".
         grpc_address: host:port of the router's gRPC API.
         http_address: host:port of its HTTP API; None when it is disabled.
+        playground: Whether the page for people is at / of it.
         processes: All processes.
     """
 
@@ -80,6 +81,7 @@ class ServiceState:
     phase: Phase
     grpc_address: str
     http_address: str | None
+    playground: bool = False
     processes: tuple[ProcessState, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

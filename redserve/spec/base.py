@@ -20,7 +20,7 @@ Switch = Literal["Enabled", "Disabled"]
 """On or off, as a word, so that a third choice can come later."""
 
 AutoSwitch = Literal["Auto", "Enabled", "Disabled"]
-"""A switch that looks at the cluster first."""
+"""A switch that looks at its surroundings first."""
 
 Lax = Strict(strict=False)
 """Lets a tuple be written as a YAML list; the elements stay strict."""

@@ -87,6 +87,7 @@ class Placement:
         log_format: What `Auto` means here.
         tcp_devices: Network interface of NIXL over TCP; empty leaves UCX its choice.
         tcp_ports: Ports that it listens on; None takes any.
+        playground: Whether routers serve the page where the manifest says `Auto`.
         discovery: How the router finds replicas; None gives it their addresses.
     """
 
@@ -99,4 +100,5 @@ class Placement:
     log_format: Literal["text", "json"] = "text"
     tcp_devices: str = ""
     tcp_ports: PortRange | None = None
+    playground: bool = False
     discovery: Discovery | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from redserve.spec.base import Lax, Rule, Spec, Switch
+from redserve.spec.base import AutoSwitch, Lax, Rule, Spec, Switch
 from redserve.spec.mapping import Keys
 from redserve.spec.patterns import ANNOTATION_NAME, OBJECT_NAME
 from redserve.spec.pool import PoolSpec
@@ -120,6 +120,13 @@ class RouterSpec(PoolSpec):
             "self.http.port != self.grpc.port",
             field="http.port",
         ),
+        Rule(
+            "playground: Enabled needs openAI: Enabled",
+            lambda self: self.playground != "Enabled" or self.open_ai == "Enabled",
+            cel="!has(self.playground) || self.playground != 'Enabled' || !has(self.openAI) || "
+            "self.openAI == 'Enabled'",
+            field="playground",
+        ),
     )
 
     service: RouterService = Field(
@@ -129,6 +136,11 @@ class RouterSpec(PoolSpec):
         default="Enabled",
         alias="openAI",
         description="Serve the OpenAI-compatible HTTP API next to gRPC.",
+    )
+    playground: AutoSwitch = Field(
+        default="Auto",
+        description="Serve a page at / to ask questions and to see where their time went; Auto "
+        "does so under `redserve up` and not in a cluster.",
     )
     tls: RouterTLS | None = Field(default=None, description="Certificates; plain text if not set.")
     http: HttpListener = Field(default=HttpListener(), description="Where HTTP listens.")

@@ -205,6 +205,7 @@ class RouterSettings(ProcessSettings):
         llm_grace_s: How long a request waits while no LLM replica serves, seconds. The default
             outlasts a connection that has broken, not an engine that starts: a pool that is down is
             to be told quickly.
+        playground: Whether the page for people is served at / of the HTTP port.
         slos: What is promised: JSON objects with the fields `name`, `indicator`, `threshold_s`
             (null for Availability), `target` (0 to 1), `window_s` and `fair_deadline_s`.
         sampling_percent: Share of requests that are traced, percent, of those that bring no trace
@@ -238,6 +239,7 @@ class RouterSettings(ProcessSettings):
     num_timelines: int = Field(256, ge=1)
     encoder_grace_s: float = Field(60.0, ge=0)
     llm_grace_s: float = Field(3.0, ge=0)
+    playground: bool = False
     slos: tuple[Objective, ...] = ()
     sampling_percent: float = Field(0.0, ge=0, le=100)
 

@@ -196,9 +196,17 @@ def router_settings(service: RedService, placement: Placement) -> RouterSettings
         encoder_grace_s=float(spec.encoder_grace_seconds),
         llm_grace_s=float(spec.llm_grace_seconds),
         num_timelines=spec.kept_timelines,
+        playground=serves_playground(service, placement),
         slos=objectives_of(service.spec.slos),
         sampling_percent=float(tracing.sampling_percent if tracing else 0),
     )
+
+
+def serves_playground(service: RedService, placement: Placement) -> bool:
+    """Whether routers serve the page at /."""
+    spec = service.spec.router
+    wanted = placement.playground if spec.playground == "Auto" else spec.playground == "Enabled"
+    return wanted and spec.open_ai == "Enabled"
 
 
 def _workload(

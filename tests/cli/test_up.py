@@ -40,6 +40,7 @@ def test_up_serves_until_it_is_asked_to_stop(machine: Machine, up: subprocess.Po
     assert lines[0] == "demo is ready"
     assert lines[1] == f"  gRPC    {state['grpc_address']}"
     assert lines[2] == f"  OpenAI  http://{state['http_address']}/v1"
+    assert lines[3] == f"  page    http://{state['http_address']}/"
     assert state["phase"] == "ready"
     assert [one["name"] for one in state["processes"]] == ["encoder-0", "llm-0", "router"]
 

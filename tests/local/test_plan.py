@@ -72,6 +72,17 @@ def test_without_http_its_port_does_not_matter() -> None:
     assert made.http_address is None
 
 
+@pytest.mark.parametrize(
+    ("router", "served"),
+    [({}, True), ({"playground": "Disabled"}, False), ({"openAI": "Disabled"}, False)],
+)
+def test_the_page_is_on_unless_told_otherwise(router: dict[str, Any], served: bool) -> None:
+    made = plan(service(router=ANY_PORTS | router), Machine(2, 0), Listen(), "file:///m")
+    assert made.playground is served
+    env = made.workloads[-1].env
+    assert env["REDSERVE_ROUTER_PLAYGROUND"] == ("true" if served else "false")
+
+
 def test_cpu_limits_become_threads() -> None:
     made = plan(
         service(

@@ -77,7 +77,7 @@ def test_every_knob_of_the_tuned_example_arrives() -> None:
         "name", "grpc_host", "grpc_port", "advertise_address", "metrics_port", "num_threads",
         "http_host", "http_port", "encoder_addresses", "llm_addresses", "model_uri",
         "model_cache_dir", "device", "encoder_service", "llm_service", "service_namespace",
-        "encoders_required", "service_account_dir", "max_connection_age_s",
+        "encoders_required", "service_account_dir", "max_connection_age_s", "playground",
     }  # fmt: skip
     # The other values of these say the same in another way.
     same = {"transport", "memory_percent", "quarantine_percent"}
@@ -89,6 +89,16 @@ def test_every_knob_of_the_tuned_example_arrives() -> None:
         left, right = settings(plain).model_dump(), settings(tuned).model_dump()
         untouched = {name for name in left if left[name] == right[name]}
         assert untouched <= by_place | same
+
+
+@pytest.mark.parametrize("auto", [False, True])
+@pytest.mark.parametrize("word", ["Auto", "Enabled", "Disabled"])
+def test_the_manifest_decides_about_the_page_before_the_place_does(word: str, auto: bool) -> None:
+    router = workloads_for(
+        service(router={"playground": word}), replace(placement(), playground=auto)
+    )[-1]
+    expected = auto if word == "Auto" else word == "Enabled"
+    assert read(RouterSettings, router.env).playground is expected
 
 
 def test_addresses_of_the_pools_reach_the_router() -> None:
@@ -190,6 +200,7 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
             **some(
                 requestTimeoutSeconds=st.integers(1, 86_400),
                 openAI=st.sampled_from(["Enabled", "Disabled"]),
+                playground=st.sampled_from(["Auto", "Disabled"]),
             ),
         },
         "transport": some(leaseSeconds=st.integers(1, 3600)),
@@ -229,5 +240,6 @@ def test_what_the_spec_says_is_what_the_service_reads(raw: dict[str, Any]) -> No
     assert llm.overlap is (spec.llm.overlap == "Enabled")
     assert router.model_name == (spec.model.name or "demo")
     assert router.http_enabled is (spec.router.open_ai == "Enabled")
+    assert router.playground is False
     assert router.url_allowed_hosts == spec.router.media.allowed_hosts
     assert router.request_timeout_s == spec.router.request_timeout_seconds
