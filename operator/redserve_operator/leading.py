@@ -22,6 +22,7 @@ from redserve_operator.discovery import RENEW_S, Reach, definitions_are_there, r
 from redserve_operator.kube.backoff import Backoff
 from redserve_operator.kube.errors import KubeError
 from redserve_operator.kube.kinds import watched
+from redserve_operator.pool_figures import tell_pools
 from redserve_operator.queue import WorkQueue
 from redserve_operator.store.cache import Store
 from redserve_operator.tasks import done_before, drain, end
@@ -108,6 +109,7 @@ class Leader:
         self._metrics.queue_oldest.set(self._queue.oldest_s())
         for kind, number in self._store.sizes().items():
             self._metrics.objects.labels(kind).set(number)
+        tell_pools(self._metrics.pool_replicas, self._store.resources())
 
     async def run(self, access: Any, stop: asyncio.Event, take_signals: Callable[[], None]) -> int:
         """Look after services until `stop`, or until it has to be done by a new process.

@@ -364,6 +364,11 @@ class OperatorMetrics:
             "Named namespaces that are not watched because they cannot be read",
             registry=registry,
         )  # fmt: skip
+        self.pool_replicas = Gauge(
+            "redserve_operator_pool_replicas",
+            "Replicas of the pools of services: desired, ready, or updated to the newest revision",
+            ["service_namespace", "redservice", "pool", "state"], registry=registry,
+        )  # fmt: skip
         self.leader = Gauge(
             "redserve_operator_leader", "Whether this process writes, 1 or 0", registry=registry
         )

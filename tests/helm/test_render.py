@@ -224,6 +224,27 @@ def test_monitors(monitor: str, apis: tuple[str, ...], made: set[str]) -> None:
     assert kinds(objects) & {"ServiceMonitor", "PodMonitor"} == made
 
 
+def test_dashboards_are_the_files_and_fit_into_a_config_map() -> None:
+    boards = {
+        name: (one, text)
+        for one in template(CASES["full"])
+        for name, text in one.get("data", {}).items()
+        if name.endswith(".json")
+    }
+    files = {path.name: path for path in (CHART / "files/dashboards").glob("*.json")}
+    assert set(boards) == set(files)
+    for name, (one, text) in boards.items():
+        assert text == files[name].read_text(encoding="utf-8")
+        # What `kubectl apply` notes of an object has this limit too, and it is the lower one.
+        assert len(text.encode()) < 200_000
+        metadata = one["metadata"]
+        assert metadata["namespace"] == "monitoring"
+        assert metadata["labels"]["example.com/dashboard"] == "yes"
+        assert metadata["annotations"] == {"grafana_folder": "REDServe"}
+    off = template({"dashboards": {"enabled": False}})
+    assert not any(one["metadata"]["name"].endswith("-dashboard") for one in off)
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_definitions_are_the_files_with_the_release_written_on_them(keep: bool) -> None:
     rendered = {

@@ -23,6 +23,12 @@
 {{- printf "%s-operator" (include "redserve.fullname" .) -}}
 {{- end -}}
 
+{{/* Name of the ConfigMap of one dashboard: redserve-service.json is "...-service-dashboard". */}}
+{{- define "redserve.dashboard" -}}
+{{- $board := base .path | trimSuffix ".json" | trimPrefix "redserve-" -}}
+{{- printf "%s-%s-dashboard" (include "redserve.fullname" .root | trunc 44 | trimSuffix "-") $board -}}
+{{- end -}}
+
 {{- define "redserve.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "redserve.operator" .) .Values.serviceAccount.name -}}

@@ -171,6 +171,11 @@ class Store:
         """Number of RedServices."""
         return len(self._objects.get(REDSERVICE.name, {}))
 
+    def resources(self) -> list[Manifest]:
+        """Every RedService."""
+        entries = self._objects.get(REDSERVICE.name, {}).values()
+        return [entry.content for entry in entries if isinstance(entry.content, dict)]
+
     def sizes(self) -> dict[str, int]:
         """Number of objects by kind."""
         return {kind: len(objects) for kind, objects in self._objects.items()}
