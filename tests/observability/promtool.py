@@ -51,6 +51,11 @@ def check_rules(folder: Path, service: RedService, namespace: str | None = NAMES
     )
 
 
+def check_file(path: Path) -> Verdict:
+    """`promtool check rules` of a file that is there."""
+    return _promtool("check", "rules", path)
+
+
 def check_config(path: Path) -> Verdict:
     """`promtool check config`."""
     return _promtool("check", "config", path)
