@@ -104,6 +104,7 @@ class OtlpTracing:
             )
         )
         self._tracer = self._provider.get_tracer("redserve", __version__)
+        self._closed = False
 
     def span(
         self,
@@ -128,6 +129,9 @@ class OtlpTracing:
 
     def close(self, timeout_s: float) -> None:
         """See `Tracing`."""
+        if self._closed:
+            return
+        self._closed = True
         # The SDK's own limit is half a minute, and it is not passed on everywhere.
         flush = threading.Thread(target=self._provider.shutdown, name="flush-spans", daemon=True)
         flush.start()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 from redserve.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from redserve.telemetry.timeline import Bar
 
@@ -90,6 +90,34 @@ def context_of(pairs: Iterable[tuple[str, str | bytes]]) -> TraceContext:
 def request_id_of(pairs: Iterable[tuple[str, str | bytes]]) -> str:
     """The client's id of a request in gRPC metadata; empty if there is none."""
     return next((str(value) for name, value in pairs if name == REQUEST_ID), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a piece of work belongs to.
+
+    Attributes:
+        request_id: As the client knows it; empty for none.
+        context: The span below which the work is done.
+    """
+
+    request_id: str = ""
+    context: TraceContext = NOWHERE
+
+    @property
+    def log_ids(self) -> dict[str, str]:
+        """Fields of a log line."""
+        ids = {"request_id": self.request_id, "trace_id": self.context.trace_id}
+        return {name: text for name, text in ids.items() if text}
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Metadata of a gRPC call that is made for it."""
+        own = ((REQUEST_ID, self.request_id),) if self.request_id else ()
+        return (*own, *self.context.pairs)
+
+
+NO_ORIGIN: Final = Origin()
 
 
 class Span(Protocol):
@@ -256,8 +284,3 @@ def tracing_to(
     return OtlpTracing(
         endpoint, role=role, name=name, service=service, sampling_percent=sampling_percent
     )
-
-
-def metadata_of(request_id: str, span: Span) -> Sequence[tuple[str, str]]:
-    """Metadata of a gRPC call that is made for a request."""
-    return ((REQUEST_ID, request_id), *span.context.pairs)

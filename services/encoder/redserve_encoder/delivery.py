@@ -16,6 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from redserve.errors import InternalError, RedServeError
+from redserve.telemetry.tracing import NO_ORIGIN, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +101,7 @@ class Delivery:
         submitted_ns: When this item came in, nanoseconds since the Unix epoch.
         deadline_s: When the request's time is up, seconds of the monotonic clock.
         report: Takes the outcome, once.
+        origin: What it belongs to, for logs and traces.
         data: The encoded picture while it may still be needed, else None.
         phase: Where it stands; changed by `move_to` only.
         on_gone: Told when it is gone; set by the engine.
@@ -114,6 +116,7 @@ class Delivery:
     submitted_ns: int
     deadline_s: float
     report: Callable[[Outcome], None]
+    origin: Origin = NO_ORIGIN
     data: bytes | None = None
     phase: Phase = field(default=Phase.WAITING, init=False)
     on_gone: Callable[[Delivery], None] = field(default=lambda _: None, init=False)

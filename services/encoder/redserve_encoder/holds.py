@@ -116,7 +116,7 @@ class Holds:
     def _expired(self, delivery: Delivery) -> None:
         log.info(
             "nobody fetched an embedding before its deadline",
-            request_id=delivery.tag.request_id,
+            **delivery.origin.log_ids,
             item_index=delivery.tag.item_index,
             destination=delivery.destination,
         )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from redserve.errors import Cancelled, InternalError, RedServeError
 from redserve.telemetry.log import get_logger
+from redserve.telemetry.tracing import NO_ORIGIN, Origin
 from redserve_encoder.delivery import Delivery, Failed, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from redserve.telemetry.metrics import EncoderMetrics
     from redserve_encoder.delivery import GenerationTag, Outcome
@@ -30,12 +31,14 @@ class WantedItem:
         content_hash: sha256 of the picture.
         data: The encoded picture; empty if it should be here.
         num_rows: Rows that the prompt reserves.
+        origin: What it belongs to.
     """
 
     tag: GenerationTag
     content_hash: bytes
     data: bytes
     num_rows: int
+    origin: Origin = NO_ORIGIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,9 @@ class Intake:
         self._pictures = pictures
         self._metrics = metrics
 
-    async def encode(self, facts: CallFacts, items: Sequence[WantedItem]) -> AsyncIterator[Outcome]:
+    async def encode(
+        self, facts: CallFacts, items: Sequence[WantedItem]
+    ) -> AsyncGenerator[Outcome, None]:
         """Outcomes of all items, each as soon as it is known.
 
         Closing the iterator drops what has not been published. What has been stays held until the
@@ -94,6 +99,7 @@ class Intake:
                 submitted_ns=facts.submitted_ns,
                 deadline_s=facts.deadline_s,
                 report=report,
+                origin=item.origin,
                 data=item.data or None,
             )
             for item in items

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from redserve_encoder.delivery import GenerationTag
     from redserve_encoder.vision import ModelInfo
 
+    Metadata = tuple[tuple[str, str], ...]
+
 MAX_CHANNELS = 64
 """Connections that are kept; replicas come and go, and each old address would keep one."""
 RETRY_DELAYS_S = (0.1, 0.25, 0.5)
@@ -64,7 +66,13 @@ class LlmClients:
         self._channel(address).get_state(try_to_connect=True)
 
     async def announce(
-        self, address: str, tag: GenerationTag, key: str, num_rows: int, deadline_s: float
+        self,
+        address: str,
+        tag: GenerationTag,
+        key: str,
+        num_rows: int,
+        deadline_s: float,
+        metadata: Metadata = (),
     ) -> Answer:
         """Say that `num_rows` rows can be pulled under `key`.
 
@@ -76,6 +84,7 @@ class LlmClients:
             key: What to prepare at this process.
             num_rows: Rows per layer.
             deadline_s: When to give up, seconds of the monotonic clock.
+            metadata: Goes with the call.
 
         Raises:
             Unavailable: It cannot be reached or does not answer.
@@ -96,12 +105,12 @@ class LlmClients:
         )
         for delay_s in RETRY_DELAYS_S:
             try:
-                return await self._call(address, request, deadline_s)
+                return await self._call(address, request, deadline_s, metadata)
             except Unavailable:
                 if time.monotonic() + delay_s >= deadline_s:
                     raise
             await asyncio.sleep(delay_s)
-        return await self._call(address, request, deadline_s)
+        return await self._call(address, request, deadline_s, metadata)
 
     async def close(self) -> None:
         """Close every channel."""
@@ -110,7 +119,11 @@ class LlmClients:
         await asyncio.gather(*self._closing)
 
     async def _call(
-        self, address: str, request: pb.EmbeddingReadyRequest, deadline_s: float
+        self,
+        address: str,
+        request: pb.EmbeddingReadyRequest,
+        deadline_s: float,
+        metadata: Metadata,
     ) -> Answer:
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
@@ -119,7 +132,7 @@ class LlmClients:
         self._num_calls[address] = self._num_calls.get(address, 0) + 1
         try:
             response = await stub.EmbeddingReady(
-                request, timeout=min(remaining_s, ANSWER_TIMEOUT_S)
+                request, timeout=min(remaining_s, ANSWER_TIMEOUT_S), metadata=metadata
             )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and time.monotonic() < deadline_s:

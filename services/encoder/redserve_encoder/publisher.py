@@ -89,13 +89,18 @@ class Publisher:
         start_ns = self._now_ns()
         try:
             answer = await self._clients.announce(
-                delivery.destination, delivery.tag, key, delivery.num_rows, delivery.deadline_s
+                delivery.destination,
+                delivery.tag,
+                key,
+                delivery.num_rows,
+                delivery.deadline_s,
+                delivery.origin.metadata,
             )
         except RedServeError as error:
             self._holds.close(delivery)
             delivery.fail(error)
         except Exception:
-            log.exception("announcing an embedding failed", request_id=delivery.tag.request_id)
+            log.exception("announcing an embedding failed", **delivery.origin.log_ids)
             self._holds.close(delivery)
             delivery.fail(InternalError("the LLM replica could not be told"))
         else:
@@ -106,7 +111,7 @@ class Publisher:
     ) -> None:
         if not answer.accepted:
             # Late or doubled: the LLM replica knows better, and the router hears it from there.
-            log.debug("embedding refused", request_id=delivery.tag.request_id, why=answer.why)
+            log.debug("embedding refused", why=answer.why, **delivery.origin.log_ids)
             self._holds.close(delivery)
         # It may have been pulled and released before the answer arrived here.
         delivery.move_to(Phase.HELD if delivery in self._holds else Phase.GONE)

@@ -12,6 +12,7 @@ from redserve.scheduling.encoder_batcher import BatchLimit
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.metrics import EncoderMetrics, TransportMetrics, serve_metrics
+from redserve.telemetry.tracing import tracing_to
 from redserve.transport.factory import make_producer
 from redserve.transport.placement import make_pool
 from redserve.v1.encoder_pb2_grpc import add_EncoderServiceServicer_to_server
@@ -25,6 +26,7 @@ from redserve_encoder.pictures import Pictures
 from redserve_encoder.publisher import Publisher
 from redserve_encoder.reception import Limits, Parts, Reception
 from redserve_encoder.servicer import SERVICE_NAME, EncoderServicer
+from redserve_encoder.traces import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _CLOSE_TIMEOUT_S = 5.0
+_FLUSH_TIMEOUT_S = 3.0
 
 
 class EncoderReplica:
@@ -58,7 +61,8 @@ class EncoderReplica:
             vision: The model; closed by `close`.
 
         Raises:
-            ConfigError: The port is taken, there is no such transport, or no room for the pool.
+            ConfigError: The port is taken, there is no such transport, no room for the pool, or
+                spans cannot be sent.
         """
         self.settings = settings
         self.registry = CollectorRegistry()
@@ -69,6 +73,9 @@ class EncoderReplica:
         port = self._server.bind()
         self.address = settings.advertise_address or own_address(settings.grpc_host, port)
         name = settings.name or "encoder"
+        self._tracing = tracing_to(
+            settings.otlp_endpoint, role="encoder", name=name, service=settings.service
+        )
         metrics = EncoderMetrics(self.registry)
         self.pool = make_pool(settings.transport, settings.pool_bytes, vision.device_memory)
         vision.adopt(self.pool.slab)
@@ -99,7 +106,13 @@ class EncoderReplica:
         self._engine = asyncio.create_task(Engine(parts, self.reception).run())
         intake = Intake(self.reception, self.pictures, metrics)
         servicer = EncoderServicer(
-            vision.info, self.producer.transport, self.pictures, self.reception, intake, now_ns
+            vision.info,
+            self.producer.transport,
+            self.pictures,
+            self.reception,
+            intake,
+            Traces(self._tracing, now_ns),
+            now_ns,
         )
         self._server.add(add_EncoderServiceServicer_to_server, servicer, SERVICE_NAME)
         self.producer.add_to(self._server)
@@ -171,4 +184,5 @@ class EncoderReplica:
         self.pictures.close()
         self._vision.close()
         self.cache.clear()
+        await asyncio.to_thread(self._tracing.close, _FLUSH_TIMEOUT_S)
         self._stop_metrics()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from redserve.errors import Cancelled, InternalError, InvalidArgument, RedServeError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from redserve_encoder.intake import Intake
     from redserve_encoder.pictures import Pictures
     from redserve_encoder.reception import Reception
+    from redserve_encoder.traces import Traces
     from redserve_encoder.vision import ModelInfo
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -46,6 +48,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         pictures: Reads pictures.
         reception: Knows all work and the load.
         intake: Takes work in.
+        traces: Records what was done.
         now_ns: The clock.
     """
 
@@ -56,6 +59,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         pictures: Pictures,
         reception: Reception,
         intake: Intake,
+        traces: Traces,
         now_ns: Callable[[], int],
     ) -> None:
         self._model = model
@@ -63,6 +67,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         self._pictures = pictures
         self._reception = reception
         self._intake = intake
+        self._traces = traces
         self._now_ns = now_ns
 
     async def GetModelInfo(  # noqa: N802  # gRPC's name
@@ -104,17 +109,23 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
             submitted_ns=now_ns,
             deadline_s=math.inf if remaining_s is None else time.monotonic() + remaining_s,
         )
-        items = [
-            WantedItem(
-                tag=GenerationTag(request.request_id, request.generation, item.index, item.attempt),
-                content_hash=item.picture.content_hash,
-                data=item.picture.data,
-                num_rows=item.num_rows,
-            )
-            for item in request.items
-        ]
-        async for outcome in self._intake.encode(facts, items):
-            yield _outcome_to_proto(outcome)
+        with self._traces.call(request, context) as trace:
+            items = [
+                WantedItem(
+                    tag=GenerationTag(
+                        request.request_id, request.generation, item.index, item.attempt
+                    ),
+                    content_hash=item.picture.content_hash,
+                    data=item.picture.data,
+                    num_rows=item.num_rows,
+                    origin=trace.origin(item.index),
+                )
+                for item in request.items
+            ]
+            async with aclosing(self._intake.encode(facts, items)) as outcomes:
+                async for outcome in outcomes:
+                    trace.note(outcome)
+                    yield _outcome_to_proto(outcome)
 
     async def Cancel(  # noqa: N802  # gRPC's name
         self, request: pb.EncoderServiceCancelRequest, context: Context

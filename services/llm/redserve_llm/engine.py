@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from redserve.domain import SequenceKey, SequenceRequest
     from redserve.scheduling import Admission, MicroBatch, Scheduler
     from redserve.telemetry.metrics import LLMMetrics
+    from redserve.telemetry.timeline import Bar
     from redserve_llm.detokenizer import Vocabulary
     from redserve_llm.notices import Outlet
     from redserve_llm.runner.interface import ItemRows, ModelRunner, SampledToken
@@ -177,6 +178,12 @@ class Engine:
         """Lower is needed earlier; None if the sequence is not live. Constant while it is."""
         with self._lock:
             return self._scheduler.priority(key, item_index)
+
+    def bars(self, key: SequenceKey) -> tuple[Bar, ...]:
+        """What was done so far for a sequence; nothing if it is not live."""
+        with self._lock:
+            live = self._ledger.live(key)
+            return () if live is None else live.timeline.bars()
 
     def abort(self, key: SequenceKey) -> None:
         """End a sequence that nobody wants any more. Unknown ones are fine."""

@@ -135,7 +135,7 @@ class Hub:
                 self._arena.rows_needed(notice.key, notice.item_indices)
             elif isinstance(notice, Gone):
                 self._arena.close(notice.key)
-            elif isinstance(notice, Ended):
+            elif isinstance(notice, Ended | Failed):
                 # Now: the arena forgets the request at the next notice.
                 bars = (*notice.bars, *self._arena.bars(notice.key))
                 self._tell(notice.key, replace(notice, bars=bars))

@@ -138,7 +138,7 @@ class Ledger:
         if error is None:
             notice = Ended(key, FinishReason.CANCELLED, live.usage, live.timeline.bars())
         else:
-            notice = Failed(key, error)
+            notice = Failed(key, error, live.timeline.bars())
         self._outlet.notify([notice])
 
     def end_all(self, error: RedServeError) -> None:
@@ -149,9 +149,9 @@ class Ledger:
 
     def abandon(self, error: RedServeError) -> None:
         """Like `end_all`, when the scheduler cannot be trusted any more."""
-        for key in list(self._live):
+        for key, live in list(self._live.items()):
             self._forget(key)
-            self._outlet.notify([Failed(key, error), Gone(key)])
+            self._outlet.notify([Failed(key, error, live.timeline.bars()), Gone(key)])
 
     def report(self) -> None:
         """Pass on what the scheduler has to say."""

@@ -47,10 +47,15 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A sequence cannot be completed; nothing follows but `Gone`."""
+    """A sequence cannot be completed; nothing follows but `Gone`.
+
+    Attributes:
+        bars: As of `Ended`.
+    """
 
     key: SequenceKey
     error: RedServeError
+    bars: tuple[Bar, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

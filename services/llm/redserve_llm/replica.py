@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from redserve.scheduling import Scheduler, SchedulerConfig
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.metrics import LLMMetrics, TransportMetrics, serve_metrics
+from redserve.telemetry.tracing import tracing_to
 from redserve.transport.factory import make_consumer
 from redserve.transport.placement import make_pool
 from redserve.v1.llm_pb2_grpc import add_LlmServiceServicer_to_server
@@ -24,6 +25,7 @@ from redserve_llm.limits import RequestLimits
 from redserve_llm.load import LoadBoard
 from redserve_llm.readiness import Readiness
 from redserve_llm.servicer import SERVICE_NAME, LlmServicer
+from redserve_llm.traces import Traces
 from redserve_llm.transport_check import TransportChecks
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 _CLOSE_TIMEOUT_S = 10.0
+_FLUSH_TIMEOUT_S = 3.0
 
 
 class LlmReplica:
@@ -57,7 +60,8 @@ class LlmReplica:
             model: Owned by the replica from now on.
 
         Raises:
-            ConfigError: The port is taken, there is no such transport, or no room for the arena.
+            ConfigError: The port is taken, there is no such transport, no room for the arena, or
+                spans cannot be sent.
         """
         self.settings = settings
         self.registry = CollectorRegistry()
@@ -68,6 +72,9 @@ class LlmReplica:
         port = self._server.bind()
         self.address = settings.advertise_address or own_address(settings.grpc_host, port)
         info, name = model.info, settings.name or "llm"
+        self._tracing = tracing_to(
+            settings.otlp_endpoint, role="llm", name=name, service=settings.service
+        )
         metrics = LLMMetrics(self.registry)
         self.pool = make_pool(settings.transport, settings.arena_bytes, model.device_memory)
         self._puller = make_consumer(
@@ -101,8 +108,9 @@ class LlmReplica:
             info.max_model_length, self.pool.num_bytes, info.shape, info.dtype, info.sampling
         )
         checks = TransportChecks(self._puller, self._puller.transport, self._has_work, metrics)
+        traces = Traces(self._tracing, self.engine, self.arena)
         self._servicer = LlmServicer(
-            info, limits, self.engine, self.arena, self.hub, self._board, checks
+            info, limits, self.engine, self.arena, self.hub, self._board, checks, traces
         )
         self._server.add(add_LlmServiceServicer_to_server, self._servicer, SERVICE_NAME)
 
@@ -169,6 +177,7 @@ class LlmReplica:
             log.warning("the engine did not end its step in time")
         await self.arena.shutdown()
         await self._puller.close()
+        await asyncio.to_thread(self._tracing.close, _FLUSH_TIMEOUT_S)
         self._stop_metrics()
         self._stop_metrics = lambda: None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from redserve.domain import SequenceKey
@@ -23,7 +24,7 @@ from redserve_llm.hub import ItemLanded, ItemNeeded
 from redserve_llm.notices import Delta, Ended, Failed, Worked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     import grpc
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from redserve_llm.limits import RequestLimits
     from redserve_llm.load import LoadBoard
     from redserve_llm.model import ModelInfo
+    from redserve_llm.traces import CallTrace, Traces
     from redserve_llm.transport_check import TransportChecks
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -51,6 +53,7 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         hub: Brings what happens back.
         board: Knows the load.
         checks: Measures the way from encoders.
+        traces: Records what was done.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         hub: Hub,
         board: LoadBoard,
         checks: TransportChecks,
+        traces: Traces,
     ) -> None:
         self._model = model
         self._limits = limits
@@ -70,6 +74,7 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         self._hub = hub
         self._board = board
         self._checks = checks
+        self._traces = traces
         self._refusing = False
 
     def refuse_new(self) -> None:
@@ -81,6 +86,14 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         self, request: pb.LlmServiceGenerateRequest, context: Context
     ) -> AsyncIterator[pb.LlmServiceGenerateResponse]:
         """Run one sequence; whoever stops listening ends it."""
+        with self._traces.call(request, context) as trace:
+            async with aclosing(self._generate(request, context, trace)) as responses:
+                async for response in responses:
+                    yield response
+
+    async def _generate(
+        self, request: pb.LlmServiceGenerateRequest, context: Context, trace: CallTrace
+    ) -> AsyncGenerator[pb.LlmServiceGenerateResponse, None]:
         if self._refusing:
             raise Unavailable("this replica is shutting down; try another one")
         sequence = self._limits.fit(sequence_request_from_proto(request, self._limits.defaults))
@@ -102,11 +115,13 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
             )
             while True:
                 event = await _next(queue, deadline)
+                trace.note(event)
                 yield _to_proto(event)
                 if isinstance(event, Ended):
                     return
         finally:
             self._hub.close(key, queue)
+            self._traces.leaves(key, trace)
             self._engine.abort(key)
 
     async def EmbeddingReady(  # noqa: N802  # gRPC's name
@@ -125,6 +140,8 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         )
         key = SequenceKey(tag.request_id, tag.generation)
         why = self._arena.announce(key, tag.item_index, announcement)
+        if why is None:
+            self._traces.announced(key, tag.item_index, context)
         return pb.EmbeddingReadyResponse(accepted=why is None, why=why or "")
 
     async def Cancel(  # noqa: N802  # gRPC's name
