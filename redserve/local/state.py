@@ -70,8 +70,8 @@ class ServiceState:
         phase: "starting", "ready", "unready" (a process is not ready) or "draining".
         grpc_address: host:port of the router's gRPC API.
         http_address: host:port of its HTTP API; None when it is disabled.
-        playground: Whether the page for people is at / of it.
         processes: All processes.
+        playground: Whether the page for people is at / of the HTTP API.
     """
 
     service: str
@@ -81,8 +81,8 @@ class ServiceState:
     phase: Phase
     grpc_address: str
     http_address: str | None
-    playground: bool = False
     processes: tuple[ProcessState, ...] = ()
+    playground: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

@@ -16,6 +16,8 @@ from redserve_router.discovery.discovery import discovery_for
 from redserve_router.dispatch.dispatcher import Dispatcher
 from redserve_router.dispatch.services import RouterServices
 from redserve_router.http.app import HttpDoor
+from redserve_router.http.page.facts import page_facts
+from redserve_router.http.page.playground import Playground
 from redserve_router.http.server import HttpServer
 from redserve_router.ledger import Ledger
 from redserve_router.limits import Limits
@@ -24,6 +26,7 @@ from redserve_router.media.collect import PictureCollector
 from redserve_router.media.fetch import PictureFetcher
 from redserve_router.media.policy import MediaPolicy
 from redserve_router.metadata import MetadataBook
+from redserve_router.overview import overview
 from redserve_router.pair_checks import PairChecks
 from redserve_router.prompt import PromptBuilder
 from redserve_router.replicas.pools import ReplicaPools
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from redserve.modeling.prompt import PromptRenderer
     from redserve.spec.settings import RouterSettings
     from redserve_router.discovery.timing import Timing
+    from redserve_router.http.page.facts import PageFacts
     from redserve_router.media.addresses import Resolver
 
 log = get_logger()
@@ -110,6 +114,7 @@ class Router:
             limits=limits,
             ledger=Ledger(settings.slos, metrics),
         )
+        self._services = services
         self.dispatcher = Dispatcher(services)
         self.server = ServiceServer(
             settings.grpc_host,
@@ -125,6 +130,7 @@ class Router:
             registry=self.registry,
             why_not_ready=self.why_not_ready,
             max_request_bytes=settings.max_request_bytes,
+            playground=Playground(self._page_facts) if settings.playground else None,
         )
         self._http = HttpServer(door.app(), settings.http_host, settings.http_port)
         self._stop_metrics: Callable[[], None] | None = None
@@ -179,6 +185,13 @@ class Router:
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
         if self._stop_metrics is not None:
             await asyncio.to_thread(self._stop_metrics)
+
+    def _page_facts(self) -> PageFacts:
+        return page_facts(
+            overview(self.dispatcher, self._services),
+            why_not_ready=self.why_not_ready(),
+            max_images=self._settings.max_images,
+        )
 
     def _tell_readiness(self) -> None:
         why = self.why_not_ready()

@@ -8,5 +8,6 @@ parse        body -> question
 replies      events -> OpenAI's shapes
 sse          server-sent events that notice when the client goes
 errors       the error tree as OpenAI's error object
+page/        the page for people at /, where the manifest wants it
 server       uvicorn inside the router's event loop
 """

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
+    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from redserve_router.dispatch.dispatcher import Dispatcher
+    from redserve_router.http.page.playground import Playground
 
 REQUEST_ID_HEADER = "x-request-id"
 BODY_OVERHEAD_BYTES = 1024 * 1024
@@ -43,6 +45,7 @@ class HttpDoor:
         registry: For /metrics.
         why_not_ready: A reason, or None when requests can be answered.
         max_request_bytes: Of all pictures of a request together.
+        playground: The page for people; None serves none.
     """
 
     def __init__(
@@ -54,10 +57,12 @@ class HttpDoor:
         registry: CollectorRegistry,
         why_not_ready: Callable[[], str | None],
         max_request_bytes: int,
+        playground: Playground | None = None,
     ) -> None:
         self._model_name = model_name
         self._registry = registry
         self._why_not_ready = why_not_ready
+        self._playground = playground
         self._created = int(time.time())
         # base64 makes three bytes four.
         max_body_bytes = max_request_bytes * 4 // 3 + BODY_OVERHEAD_BYTES
@@ -65,13 +70,15 @@ class HttpDoor:
 
     def app(self) -> ASGIApp:
         """The application, with request ids around everything."""
-        routes = [
+        routes: list[BaseRoute] = [
             Route("/v1/chat/completions", self._chat_completions, methods=["POST"]),
             Route("/v1/models", self._models, methods=["GET"]),
             Route("/v1/models/{name:path}", self._model, methods=["GET"]),
             Route("/health", self._health, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
         ]
+        if self._playground is not None:
+            routes += self._playground.routes()
         handlers: dict[Any, Any] = {
             RedServeError: on_redserve_error,
             HTTPException: on_http_exception,

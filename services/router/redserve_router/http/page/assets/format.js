@@ -1,0 +1,32 @@
+// Numbers as people read them; the same digits as `redserve top`.
+
+export const NOTHING = "–";
+
+/** "1.23 ms", "800 ms", "2.5 s". */
+export function seconds(value) {
+  if (value === null || value === undefined) return NOTHING;
+  return value < 0.9995 ? `${digits(value * 1000, 3)} ms` : `${digits(value, 4)} s`;
+}
+
+export const nanoseconds = (value) =>
+  value === null || value === undefined ? NOTHING : seconds(value / 1e9);
+
+/** "36 %", "99.9 %"; never rounded up to all. */
+export function percent(ratio) {
+  if (ratio === null || ratio === undefined) return NOTHING;
+  const value = ratio * 100;
+  const shown = digits(value, 4);
+  return `${shown === "100" && value < 100 ? "99.99" : shown} %`;
+}
+
+export const count = (value) => (value === null || value === undefined ? NOTHING : `${value}`);
+
+export const rate = (value) => digits(value, 3);
+
+export const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+
+/** At most so many digits that matter, no zeros behind. */
+function digits(value, most) {
+  const shown = Number(value.toPrecision(most));
+  return shown.toLocaleString("en-US", { maximumFractionDigits: 6, useGrouping: false });
+}

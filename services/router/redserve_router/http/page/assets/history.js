@@ -1,0 +1,62 @@
+// The last requests of this tab, to compare; they are forgotten with it.
+
+import { byId, element, row, svgElement } from "./dom.js";
+import { NOTHING, count, percent, seconds } from "./format.js";
+import { measured } from "./numbers.js";
+
+const KEPT = 20;
+
+export class History {
+  /** `choose(run)` is called when somebody wants to see one again. */
+  constructor(choose) {
+    this.runs = [];
+    this.choose = choose;
+    this.shown = null;
+  }
+
+  add(run) {
+    this.runs.unshift(run);
+    this.runs.length = Math.min(this.runs.length, KEPT);
+    this.show(run);
+  }
+
+  show(run) {
+    this.shown = run;
+    byId("history").hidden = !this.runs.length;
+    const slowest = Math.max(0, ...this.runs.map((one) => (one.timeline ? measured(one).TimeToFirstToken : 0)));
+    byId("history-body").replaceChildren(...this.runs.map((one) => this.line(one, slowest)));
+  }
+
+  line(run, slowest) {
+    const button = element(
+      "button",
+      { type: "button", class: "link", "aria-pressed": `${run === this.shown}` },
+      run.question || "(only images)",
+    );
+    button.addEventListener("click", () => {
+      const place = this.runs.indexOf(run);
+      this.choose(run);
+      byId("history-body").querySelectorAll("button")[place].focus();
+    });
+    const images = [count(run.numImages), "number"];
+    if (!run.timeline) {
+      return row([button, images, ["failed", "number bad"], "", [NOTHING, "number"], [NOTHING, "number"], [NOTHING, "number"]]);
+    }
+    const found = measured(run);
+    const overlap = run.timeline.overlap_ratio;
+    return row([
+      button,
+      images,
+      [seconds(found.TimeToFirstToken), "number"],
+      [scale(found.TimeToFirstToken / slowest), "scale"],
+      [seconds(found.RequestLatency), "number"],
+      [count(run.usage?.completion_tokens), "number"],
+      [overlap === null ? NOTHING : percent(Number(overlap.toFixed(2))), "number"],
+    ]);
+  }
+}
+
+function scale(share) {
+  const bar = svgElement("rect", { class: "bar first", x: 0, y: 0, width: share * 100, height: 8 });
+  return svgElement("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none", class: "share", "aria-hidden": "true" }, bar);
+}

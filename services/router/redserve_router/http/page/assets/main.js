@@ -1,0 +1,132 @@
+// Brings the parts of the page together.
+
+import { byId, element, say, watchScrollers } from "./dom.js";
+import { Drawing } from "./drawing.js";
+import { plural } from "./format.js";
+import { History } from "./history.js";
+import { showNumbers } from "./numbers.js";
+import { Pictures } from "./pictures.js";
+import { Run } from "./run.js";
+import { Service } from "./service.js";
+import { Failure, ask } from "./stream.js";
+
+/** Between two pictures of a running request; fewer for those who want less motion. */
+const FRAME_MS = matchMedia("(prefers-reduced-motion: reduce)").matches ? 500 : 50;
+
+const service = new Service();
+const drawing = new Drawing();
+const history = new History(show);
+const pictures = new Pictures((names) => {
+  complain(new Failure("Only images can be asked about.", `Left out: ${names.join(", ")}.`));
+});
+let running = null;
+
+function complain(failure) {
+  byId("error").hidden = failure === null;
+  byId("error-what").textContent = failure?.what ?? "";
+  byId("error-why").textContent = failure?.why ?? "";
+}
+
+/** A request as it is now, or as it was. */
+function show(run) {
+  const asked = byId("asked");
+  asked.hidden = false;
+  const images = run.numImages ? ` (${plural(run.numImages, "image")})` : "";
+  say(asked, `${run.question}${images}`);
+  byId("answer").replaceChildren(element("p", { class: "said" }, run.text));
+  complain(run.failure);
+  drawing.show(run);
+  showNumbers(run, service.facts);
+  if (run.isOver) history.show(run);
+}
+
+function sampling() {
+  const number = (id) => (byId(id).value === "" ? undefined : Number(byId(id).value));
+  return { max_tokens: number("max-tokens"), temperature: number("temperature") };
+}
+
+async function submit() {
+  if (running) return;
+  const text = byId("question").value.trim();
+  const numImages = pictures.kept.length;
+  if (!text && !numImages) {
+    complain(new Failure("There is nothing to ask yet.", "Write a question or choose an image."));
+    byId("question").focus();
+    return;
+  }
+  running = new AbortController();
+  const run = new Run(text, numImages);
+  begin(run);
+  const timer = setInterval(() => drawing.draw(), FRAME_MS);
+  try {
+    await answer(run, text);
+  } catch (error) {
+    run.broke(asFailure(error));
+  }
+  clearInterval(timer);
+  end(run);
+  await service.refresh(); // this request counts by now
+  if (drawing.run === run) showNumbers(run, service.facts);
+}
+
+async function answer(run, text) {
+  const content = await pictures.parts();
+  if (text) content.push({ type: "text", text });
+  const body = {
+    messages: [{ role: "user", content }],
+    stream: true,
+    stream_options: { include_usage: true },
+    redserve: { timeline: true, progress: true },
+    ...sampling(),
+  };
+  const said = byId("answer").firstElementChild;
+  await ask(body, running.signal, {
+    started: () => {},
+    progress: (progress) => run.progress(progress),
+    text: (piece) => {
+      run.took(piece);
+      said.append(piece);
+    },
+    finished: (reason, timeline) => run.finished(reason, timeline),
+    usage: (usage) => {
+      run.usage = usage;
+    },
+  });
+}
+
+function begin(run) {
+  byId("send").disabled = true;
+  byId("stop").hidden = false;
+  byId("answer").setAttribute("aria-busy", "true");
+  show(run);
+}
+
+function end(run) {
+  running = null;
+  byId("send").disabled = false;
+  const stop = byId("stop");
+  if (document.activeElement === stop) byId("send").focus();
+  stop.hidden = true;
+  byId("answer").removeAttribute("aria-busy");
+  history.add(run);
+  show(run);
+}
+
+function asFailure(error) {
+  if (error instanceof Failure) return error;
+  if (error.name === "AbortError") return new Failure("Stopped.", "The service was told to stop too.");
+  return new Failure("An image cannot be read.", `${error.message || error}`);
+}
+
+byId("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  submit();
+});
+byId("question").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  event.preventDefault();
+  submit();
+});
+byId("stop").addEventListener("click", () => running?.abort());
+watchScrollers();
+service.refresh();

@@ -1,0 +1,114 @@
+// The numbers of one request beside what is promised and what is usual.
+
+import { byId, element, row, svgElement } from "./dom.js";
+import { NOTHING, nanoseconds, percent, seconds } from "./format.js";
+
+const PARTS = [
+  ["preprocess", "prepare", "preprocess"],
+  ["queue", "wait", "queue"],
+  ["encode_exposed", "encode, exposed", "encode"],
+  ["encode_hidden", "encode, hidden", "hidden"],
+  ["transport_exposed", "transport, exposed", "transfer"],
+  ["prefill", "prefill", "prefill"],
+];
+const MEASURES = [
+  ["TimeToFirstToken", "Time to first token", "time_to_first_token"],
+  ["TimePerOutputToken", "Time per output token", "time_per_output_token"],
+  ["RequestLatency", "Whole answer", "request_duration"],
+  ["EncodeLatency", "Slowest image, encoded", null],
+];
+
+/** What was measured of a complete request, seconds; null for what it did not have. */
+export function measured(run) {
+  const done = run.timeline;
+  const decode = done.bars.find((bar) => bar.name === "decode");
+  const items = new Map();
+  for (const bar of done.bars) {
+    if (bar.item_index === null || !["queue", "preprocess", "encode", "publish"].includes(bar.name)) continue;
+    const [start, end] = items.get(bar.item_index) || [Infinity, 0];
+    items.set(bar.item_index, [Math.min(start, bar.start_ns), Math.max(end, bar.end_ns)]);
+  }
+  const encodes = [...items.values()].map(([start, end]) => (end - start) / 1e9);
+  return {
+    TimeToFirstToken: (done.first_token_ns - done.received_ns) / 1e9,
+    TimePerOutputToken: decode?.num_tokens ? (decode.end_ns - decode.start_ns) / 1e9 / decode.num_tokens : null,
+    RequestLatency: (done.finished_ns - done.received_ns) / 1e9,
+    EncodeLatency: encodes.length ? Math.max(...encodes) : null,
+  };
+}
+
+/** Shows them; `facts` is what the service says of itself, or null. */
+export function showNumbers(run, facts) {
+  byId("numbers").hidden = !run.timeline;
+  if (!run.timeline) return;
+  showParts(run.timeline);
+  const found = measured(run);
+  const rows = [];
+  for (const [indicator, label, latency] of MEASURES) {
+    const promises = (facts?.slos || []).filter((slo) => slo.indicator === indicator);
+    const value = found[indicator];
+    if (value === null && !promises.length) continue;
+    const known = latency && facts?.latencies[latency];
+    const median = known?.count ? seconds(known.p50_s) : NOTHING;
+    for (const promise of promises.length ? promises : [null]) {
+      rows.push(row([
+        label,
+        [seconds(value), "number"],
+        [promise ? seconds(promise.threshold_s) : NOTHING, "number"],
+        verdict(value, promise),
+        [median, "number"],
+      ]));
+    }
+  }
+  byId("numbers-body").replaceChildren(...rows);
+  byId("more").replaceChildren(...more(run));
+}
+
+function verdict(value, promise) {
+  if (!promise || value === null) return NOTHING;
+  const kept = value <= promise.threshold_s;
+  return element("span", { class: kept ? "good" : "bad" }, kept ? "✓ yes" : "✗ no");
+}
+
+function* more(run) {
+  const { usage, timeline } = run;
+  const sum = (part) => timeline.transport.reduce((total, item) => total + item[part], 0);
+  if (usage) {
+    const details = usage.prompt_tokens_details;
+    yield* fact("Prompt", `${usage.prompt_tokens} tokens, ${details.image_tokens} of images, ${details.cached_tokens} cached`);
+    yield* fact("Answer", `${usage.completion_tokens} tokens`);
+  }
+  if (timeline.transport.length) {
+    yield* fact("Transport", `${nanoseconds(sum("exposed_ns"))} exposed, ${nanoseconds(sum("hidden_ns"))} hidden`);
+  }
+  yield* fact("Request", timeline.request_id);
+}
+
+function* fact(name, value) {
+  yield element("dt", {}, name);
+  yield element("dd", {}, value);
+}
+
+function showParts(timeline) {
+  const parts = timeline.first_token_parts_ns;
+  const totalNs = Object.values(parts).reduce((sum, ns) => sum + ns, 0);
+  const bar = svgElement("svg", { viewBox: "0 0 1000 14", preserveAspectRatio: "none", class: "stack", "aria-hidden": "true" });
+  const list = element("ul", { class: "legend" });
+  let x = 0;
+  for (const [name, label, kind] of PARTS) {
+    const ns = parts[name];
+    if (!ns) continue;
+    const width = (ns / totalNs) * 1000;
+    bar.append(svgElement("rect", { class: `bar ${kind}`, x, y: 0, width, height: 14 }));
+    x += width;
+    list.append(element(
+      "li",
+      {},
+      element("span", { class: `chip ${kind}` }),
+      `${label} `,
+      element("b", {}, nanoseconds(ns)),
+      ` ${percent(Number((ns / totalNs).toFixed(2)))}`,
+    ));
+  }
+  byId("parts").replaceChildren(bar, list);
+}
