@@ -39,8 +39,9 @@ def manifest_text(
     transport: dict[str, Any] | None = None,
     slos: tuple[dict[str, Any], ...] = (),
     router: dict[str, Any] | None = None,
+    pools: dict[str, dict[str, Any]] | None = None,
 ) -> str:
-    """Two encoders and an engine on any free ports."""
+    """Two encoders and an engine on any free ports; `pools` has more of their fields."""
     spec: dict[str, Any] = {
         "model": {"uri": f"file://{checkpoint}", "dtype": "Float32"},
         "encoder": {"replicas": 2, "poolSize": "16Mi", "device": "CPU"},
@@ -50,6 +51,8 @@ def manifest_text(
         "transport": transport or {},
         "slos": list(slos),
     }
+    for pool, fields in (pools or {}).items():
+        spec[pool] |= fields
     return yaml.safe_dump(
         {
             "apiVersion": "redserve.dev/v1alpha1",
@@ -69,6 +72,8 @@ class Service:
         transport: `spec.transport` of its manifest.
         slos: `spec.slos`.
         router: More of `spec.router`.
+        pools: More of `spec.encoder` and `spec.llm`.
+        module: What is run instead of the `redserve` command.
     """
 
     def __init__(
@@ -79,13 +84,15 @@ class Service:
         *,
         slos: tuple[dict[str, Any], ...] = (),
         router: dict[str, Any] | None = None,
+        pools: dict[str, dict[str, Any]] | None = None,
+        module: str = "redserve.cli.main",
     ) -> None:
         self.checkpoint = checkpoint
         self._state_file = folder / f"run/redserve/{NAME}/state.json"
         self.env = {**os.environ, "XDG_RUNTIME_DIR": str(folder / "run"), "PYTHONPATH": str(ROOT)}
         self.manifest = folder / "redservice.yaml"
-        self.manifest.write_text(manifest_text(checkpoint, transport, slos, router))
-        command = [sys.executable, "-m", "redserve.cli.main", "up", "-f", str(self.manifest)]
+        self.manifest.write_text(manifest_text(checkpoint, transport, slos, router, pools))
+        command = [sys.executable, "-m", module, "up", "-f", str(self.manifest)]
         self.log = folder / "up.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
