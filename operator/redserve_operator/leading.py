@@ -12,7 +12,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from redserve.cluster.facts import ClusterFacts, Context, Images
+from redserve.cluster.facts import ClusterFacts, Context, Images, Watching
+from redserve.observability import RUNBOOKS
 from redserve.telemetry.log import get_logger
 from redserve_operator.acting import Hands
 from redserve_operator.audit import Audit
@@ -271,6 +272,10 @@ class Leader:
                 pull_secrets=settings.image_pull_secrets,
             ),
             facts=self._reach.facts,
+            watching=Watching(
+                labels=tuple(sorted(settings.monitoring_labels.items())),
+                runbooks=settings.runbooks_url or RUNBOOKS,
+            ),
         )
         return reconcile(context, observed, now)
 

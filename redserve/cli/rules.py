@@ -9,7 +9,7 @@ import yaml
 from redserve.cli.common import add_manifest
 from redserve.local.scrape import RULE_FILES, scrape_config
 from redserve.local.state import find_service
-from redserve.observability import rule_file
+from redserve.observability import RUNBOOKS, rule_file
 from redserve.spec.manifest import open_manifest
 from redserve.spec.settings import runtime_directory
 
@@ -33,6 +33,12 @@ def add_parser(commands: Subparsers) -> None:
         "--namespace",
         metavar="NAME",
         help="the label namespace of its series (default: the manifest's; without one, any)",
+    )
+    parser.add_argument(
+        "--runbooks-url",
+        default=RUNBOOKS,
+        metavar="URL",
+        help="the folder of runbooks that alerts link to (default: %(default)s)",
     )
     parser.add_argument(
         "--scrape-config",
@@ -59,6 +65,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         service = open_manifest(arguments.file).service
         namespace = arguments.namespace or service.metadata.namespace
-        printed = rule_file(service, namespace=namespace)
+        printed = rule_file(service, namespace=namespace, runbooks=arguments.runbooks_url)
     print(yaml.safe_dump(printed, sort_keys=False, width=1000, allow_unicode=True), end="")
     return 0

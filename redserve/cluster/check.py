@@ -10,7 +10,7 @@ from redserve.cluster.check_model import model_refusals
 from redserve.cluster.check_pods import pod_template_refusals
 from redserve.cluster.check_resources import resource_refusals
 from redserve.cluster.environment import RESERVED
-from redserve.cluster.facts import POD_MONITOR, Refusal
+from redserve.cluster.facts import POD_MONITOR, PROMETHEUS_RULE, Refusal
 from redserve.cluster.model_source import model_source
 from redserve.cluster.names import POOLS
 from redserve.cluster.ports import EVERYWHERE, pod_ports
@@ -124,13 +124,13 @@ def _monitoring_refusals(service: RedService, facts: ClusterFacts) -> Iterator[R
             "this cluster does not serve the kind PodMonitor; install the Prometheus operator, or "
             "write Auto",
         )
-    for name, wanted in (("rules", monitoring.rules), ("dashboard", monitoring.dashboard)):
-        if wanted == "Enabled":
-            yield Refusal(
-                "MonitoringUnsupported",
-                f"spec.monitoring.{name}",
-                "this release makes none; write Auto",
-            )
+    if monitoring.rules == "Enabled" and PROMETHEUS_RULE not in facts.kinds:
+        yield Refusal(
+            "PrometheusRuleUnsupported",
+            "spec.monitoring.rules",
+            "this cluster does not serve the kind PrometheusRule; install the Prometheus operator, "
+            "or write Auto, which makes a ConfigMap then",
+        )
 
 
 def without_effect(service: RedService) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from redserve.observability import RUNBOOKS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -14,11 +16,13 @@ Manifest = dict[str, Any]
 """One Kubernetes object as plain data; whoever makes it owns it."""
 
 POD_MONITOR: Final = "PodMonitor"
+PROMETHEUS_RULE: Final = "PrometheusRule"
 LEADER_WORKER_SET: Final = "LeaderWorkerSet"
 API_SERVER_PORTS: Final = (443, 6443, 8443, 16443)
 """Where API servers listen: managed ones, kubeadm and its kin, minikube, MicroK8s."""
 OPTIONAL_KINDS: Final[Mapping[str, str]] = {
     POD_MONITOR: "monitoring.coreos.com/v1",
+    PROMETHEUS_RULE: "monitoring.coreos.com/v1",
     LEADER_WORKER_SET: "leaderworkerset.x-k8s.io/v1",
 }
 """Kinds that other projects bring: kind -> apiVersion that is rendered."""
@@ -55,6 +59,20 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
+class Watching:
+    """How all services are watched.
+
+    Attributes:
+        labels: On PodMonitors, PrometheusRules and ConfigMaps of rules, for a Prometheus that
+            chooses by them; pairs. The manifest's `monitoring.labels` win.
+        runbooks: Address of the folder of runbooks that alerts link to.
+    """
+
+    labels: tuple[tuple[str, str], ...] = ()
+    runbooks: str = RUNBOOKS
+
+
+@dataclass(frozen=True, slots=True)
 class Owner:
     """The RedService object in the API server, for owner references."""
 
@@ -76,6 +94,7 @@ class Context:
         api_server_ports: Where pods may reach the API server, beside 443. NetworkPolicies act on
             the address behind the Service `kubernetes`, so it is the port that the server itself
             listens on.
+        watching: For Prometheus.
     """
 
     namespace: str
@@ -84,6 +103,7 @@ class Context:
     owner: Owner | None = None
     model_revision: str = ""
     api_server_ports: tuple[int, ...] = API_SERVER_PORTS
+    watching: Watching = field(default_factory=Watching)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +139,7 @@ class Rendered:
         revision: 8 hexadecimal digits over everything that pods are made from (not sizes).
         shared: Objects that outlive revisions, in the order in which to apply them: RedPools
             (without `spec.replicas`), accounts, Role and RoleBinding, front Service,
-            PodDisruptionBudgets, NetworkPolicies, PodMonitor.
+            PodDisruptionBudgets, NetworkPolicies, PodMonitor, rules.
         pools: The revision's objects, in the order of `names.POOLS`.
         loader: Job that fills the model volume, or None when there is nothing to fill. Pods of the
             revision wait for it.

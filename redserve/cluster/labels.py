@@ -20,6 +20,9 @@ REVISION: Final = "redserve.dev/revision"
 """Hash of what all pods of a service are made from; on workloads, pods, headless Services and
 ConfigMaps. Routers pair encoders and engines of their own revision only."""
 
+RULES: Final = "redserve.dev/prometheus-rules"
+"""On ConfigMaps whose data are rule files, with the value "true"."""
+
 MANAGER: Final = "redserve-operator"
 """Value of MANAGED_BY, and field manager of every apply."""
 APPLIED_HASH: Final = "redserve.dev/applied-hash"

@@ -41,6 +41,14 @@ def worker_account(service: str) -> str:
     return f"{service}-worker"
 
 
+def rules_config_map(service: str) -> str:
+    """The ConfigMap with the rule file, where the kind PrometheusRule is not served.
+
+    Those of pools end in a revision, so that no service can have one of this name for a pool.
+    """
+    return f"{service}-rules"
+
+
 def loader_job(service: str, digest: str) -> str:
     """The Job that fills the model volume with one checkpoint."""
     return f"{service}-model-{digest}"

@@ -43,7 +43,7 @@ def pod_monitor(scope: Scope) -> Manifest | None:
     return {
         "apiVersion": OPTIONAL_KINDS[POD_MONITOR],
         "kind": POD_MONITOR,
-        "metadata": scope.shared_metadata(scope.name),
+        "metadata": scope.monitoring_metadata(scope.name),
         "spec": {
             "selector": {"matchLabels": {labels.SERVICE: scope.name}},
             "podMetricsEndpoints": [_endpoint(port, pools) for port, pools in ports.items()],

@@ -17,6 +17,7 @@ from redserve.cluster.pod_monitor import pod_monitor
 from redserve.cluster.red_pools import red_pool, seeded_replicas
 from redserve.cluster.resources import pods_per_replica
 from redserve.cluster.revision import revision_of
+from redserve.cluster.rules import rules
 from redserve.cluster.scope import Scope
 from redserve.cluster.services import front_service, headless_service
 
@@ -45,14 +46,14 @@ def render(service: RedService, context: Context) -> Rendered:
 
 def _shared(scope: Scope) -> list[Manifest]:
     policies = scope.service.spec.network_policy == "Enabled"
-    monitor = pod_monitor(scope)
+    watched = (pod_monitor(scope), rules(scope))
     return [
         *(red_pool(scope, pool) for pool in POOLS),
         *accounts(scope),
         front_service(scope),
         *(disruption_budget(scope, pool) for pool in POOLS),
         *(network_policy(scope, pool) for pool in POOLS if policies),
-        *([monitor] if monitor else []),
+        *(one for one in watched if one is not None),
     ]
 
 

@@ -47,6 +47,13 @@ class Scope:
         of_pool = labels.pool_labels(self.name, pool) if pool else labels.service_labels(self.name)
         return self._metadata(name, of_pool)
 
+    def monitoring_metadata(self, name: str) -> Manifest:
+        """Metadata of an object that Prometheus finds by labels."""
+        metadata = self.shared_metadata(name)
+        asked = {**dict(self.context.watching.labels), **self.service.spec.monitoring.labels}
+        # What the operator finds its objects by stays as it is.
+        return {**metadata, "labels": {**asked, **metadata["labels"]}}
+
     def revision_metadata(self, pool: Role) -> Manifest:
         """Metadata of a workload, headless Service or ConfigMap of this revision."""
         name = names.revision_name(self.name, pool, self.revision)

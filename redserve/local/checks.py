@@ -103,7 +103,7 @@ def _cluster_fields(spec: RedServiceSpec) -> Iterator[str]:
         "networkPolicy": _if_written(spec, "network_policy"),
         "reconcile": spec.reconcile if spec.reconcile == "Paused" else None,
     }
-    for field in ("podMonitor", "rules", "dashboard"):
+    for field in ("podMonitor", "rules", "labels"):
         values[f"monitoring.{field}"] = _if_written(spec.monitoring, to_snake(field))
     values["router.service"] = _if_written(spec.router, "service")
     for name, pool in _pools(spec):

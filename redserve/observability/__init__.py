@@ -4,7 +4,7 @@ Pure functions: neither clocks nor I/O. Rules find a service by the labels `reds
 `namespace`, which whoever scrapes it sets, together with `pool` and `revision`.
 """
 
-from redserve.observability.alerts import ALERTS, runbook_url
+from redserve.observability.alerts import ALERTS, RUNBOOKS, runbook_url
 from redserve.observability.rules import rule_file, rule_groups
 
-__all__ = ["ALERTS", "rule_file", "rule_groups", "runbook_url"]
+__all__ = ["ALERTS", "RUNBOOKS", "rule_file", "rule_groups", "runbook_url"]

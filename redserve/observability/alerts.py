@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 RUNBOOKS: Final = "https://redserve.dev/docs/runbooks"
-"""Where docs/runbooks is published."""
+"""Where docs/runbooks is published, unless somebody has it elsewhere."""
 
 Severity = Literal["page", "ticket"]
 """`page`: users are hurt, somebody should look now. `ticket`: it can wait for working hours."""
@@ -63,8 +63,8 @@ class Alert:
     description: str
     labels: tuple[tuple[str, str], ...] = ()
 
-    def to_rule(self) -> dict[str, Any]:
-        """As a rule file has it."""
+    def to_rule(self, runbooks: str = RUNBOOKS) -> dict[str, Any]:
+        """As a rule file has it; `runbooks` is the address of the folder of runbooks."""
         rule: dict[str, Any] = {"alert": self.name, "expr": self.expr}
         if self.for_:
             rule["for"] = self.for_
@@ -73,11 +73,11 @@ class Alert:
             "annotations": {
                 "summary": self.summary,
                 "description": self.description,
-                "runbook_url": runbook_url(self.name),
+                "runbook_url": runbook_url(self.name, runbooks),
             },
         }
 
 
-def runbook_url(alert: str) -> str:
+def runbook_url(alert: str, runbooks: str = RUNBOOKS) -> str:
     """Where somebody who was woken by an alert reads what to do."""
-    return f"{RUNBOOKS}/{alert}.md"
+    return f"{runbooks.rstrip('/')}/{alert}.md"

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from redserve.spec.base import AutoSwitch, Rule, Spec
-from redserve.spec.patterns import HTTP_ORIGIN, LABEL_NAME
+from redserve.spec.mapping import Keys
+from redserve.spec.patterns import HTTP_ORIGIN, LABEL_NAME, LABEL_VALUE, QUALIFIED_NAME
 
 _PERCENT = r"^([1-9][0-9]?(\.[0-9]{1,3})?|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9]))$"  # above 0
 
@@ -102,18 +103,24 @@ class Tracing(Spec):
 
 
 class Monitoring(Spec):
-    """What the operator sets up for Prometheus and Grafana, and how processes log."""
+    """What the operator sets up for Prometheus, and how processes trace and log."""
 
     pod_monitor: AutoSwitch = Field(
         default="Auto", description="PodMonitor; Auto makes one where the kind is served."
     )
     rules: AutoSwitch = Field(
         default="Auto",
-        description="PrometheusRule made from the SLOs; not in this release, Auto makes none.",
+        description="Recording rules and alerts made from the SLOs, as a PrometheusRule; Auto "
+        "makes a ConfigMap with a rule file where that kind is not served.",
     )
-    dashboard: AutoSwitch = Field(
-        default="Auto",
-        description="Grafana dashboard as a ConfigMap; not in this release, Auto makes none.",
+    labels: Annotated[
+        dict[str, Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]],
+        Field(max_length=16),
+        Keys(QUALIFIED_NAME),
+    ] = Field(
+        default_factory=dict,
+        description="Labels of the PodMonitor and of the rules, for a Prometheus that chooses by "
+        "them, such as release: NAME.",
     )
     tracing: Tracing | None = Field(
         default=None, description="Where spans go; no tracing without it."

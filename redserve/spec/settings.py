@@ -254,6 +254,10 @@ class OperatorSettings(Settings):
         router_image, encoder_image, llm_image: What pods run where a manifest names no image.
         image_pull_policy: Of all pods; empty leaves Kubernetes' default.
         image_pull_secrets: Secrets that every pod pulls images with, beside the manifest's own.
+        monitoring_labels: Labels of the PodMonitors and rules of all services (JSON); a manifest's
+            own win.
+        runbooks_url: Address of the folder of runbooks that alerts link to; empty is this
+            project's.
         kubeconfig: How to reach the API server; empty takes the pod's ServiceAccount.
         service_account_dir: Token and certificate authority for the API server.
         leader_election: Whether to wait for the Lease before writing anything.
@@ -279,6 +283,8 @@ class OperatorSettings(Settings):
     llm_image: str = "redserve/redserve-llm:latest"
     image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = ""
     image_pull_secrets: tuple[str, ...] = ()
+    monitoring_labels: dict[str, str] = Field(default_factory=dict)
+    runbooks_url: str = Field("", pattern=r"^(https?://[^\s]+)?$")
     kubeconfig: str = ""
     service_account_dir: str = SERVICE_ACCOUNT_DIR
     leader_election: bool = True

@@ -32,6 +32,7 @@ CONDITIONS: Final[Mapping[str, str]] = MappingProxyType(
         "LLMReady": "as many LLM engines of the newest revision serve as are wanted",
         "RouterReady": "as many routers of the newest revision serve as are wanted",
         "TransportReady": "encoders and engines have a data path between them",
+        "MonitoringReady": "what Prometheus is to read of the service is made as the manifest says",
         "Ready": "requests are answered: by the newest revision, or by the one before while it "
         "starts",
         "Progressing": "something is being started, replaced or stopped; False with the reason "

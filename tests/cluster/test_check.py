@@ -180,9 +180,9 @@ REFUSED: list[tuple[dict[str, Any], str, str, str]] = [
         "write Auto",
     ),
     (
-        {"monitoring": {"dashboard": "Enabled"}},
-        "MonitoringUnsupported",
-        "spec.monitoring.dashboard",
+        {"monitoring": {"rules": "Enabled"}},
+        "PrometheusRuleUnsupported",
+        "spec.monitoring.rules",
         "write Auto",
     ),
     (

@@ -77,14 +77,14 @@ def test_what_cannot_be_kept_is_refused_with_its_place(capsys: Output) -> None:
     assert main(["render", "-f", str(path)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert f"{path}:45:5: spec.router.tls: routers speak plain text" in captured.err
+    assert f"{path}:46:5: spec.router.tls: routers speak plain text" in captured.err
     assert f"{path}:28:5: spec.llm.parallelism: a replica runs on one device" in captured.err
 
 
 def test_flags_that_make_no_sense(capsys: Output) -> None:
     with pytest.raises(SystemExit):
         main(["render", "-f", DEMO, "--kinds", "PodMonitors"])
-    assert "there are PodMonitor, LeaderWorkerSet" in capsys.readouterr().err
+    assert "there are PodMonitor, PrometheusRule, LeaderWorkerSet" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["render", "-f", DEMO, "--api-server-port", "70000"])
     assert "'70000' is no port" in capsys.readouterr().err
@@ -110,7 +110,7 @@ def test_validate_tells_what_no_place_can_keep(capsys: Output) -> None:
     lines = captured.out.splitlines()
     here, there = "[not with 'redserve up']", "[not in a cluster: TlsUnsupported]"
     assert any(
-        line.startswith(f"{COMPLETE}:45:5: spec.router.tls: ") and line.endswith(there)
+        line.startswith(f"{COMPLETE}:46:5: spec.router.tls: ") and line.endswith(there)
         for line in lines
     )
     assert any(": spec.router.replicas: " in line and line.endswith(here) for line in lines)

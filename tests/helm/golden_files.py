@@ -47,6 +47,10 @@ CASES: dict[str, dict[str, Any]] = {
         "tolerations": [{"key": "control", "operator": "Exists"}],
         "priorityClassName": "system-cluster-critical",
         "metrics": {"monitor": "PodMonitor", "interval": "15s", "labels": {"release": "main"}},
+        "monitoring": {
+            "labels": {"release": "main"},
+            "runbooksURL": "https://runbooks.example.com/redserve",
+        },
         "dashboards": {
             "label": "example.com/dashboard",
             "labelValue": "yes",

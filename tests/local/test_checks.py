@@ -81,7 +81,7 @@ def test_the_complete_example_needs_a_cluster() -> None:
 CLUSTER_ONLY: list[tuple[dict[str, Any], str]] = [
     ({"monitoring": {"podMonitor": "Enabled"}}, "spec.monitoring.podMonitor"),
     ({"monitoring": {"rules": "Auto"}}, "spec.monitoring.rules"),
-    ({"monitoring": {"dashboard": "Disabled"}}, "spec.monitoring.dashboard"),
+    ({"monitoring": {"labels": {"release": "a"}}}, "spec.monitoring.labels"),
     ({"networkPolicy": "Enabled"}, "spec.networkPolicy"),
     ({"reconcile": "Paused"}, "spec.reconcile"),
     ({"transport": {"rdma": {"resourceName": "rdma/ib"}}}, "spec.transport.rdma"),

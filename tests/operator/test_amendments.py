@@ -100,7 +100,7 @@ def no_hash(manifest: Manifest) -> None:
 
 
 def other_data(manifest: Manifest) -> None:
-    if manifest["kind"] == "ConfigMap":
+    if manifest["kind"] == "ConfigMap" and manifest.get("immutable"):
         manifest["data"] = dict.fromkeys(manifest["data"], "other")
 
 

@@ -11,6 +11,8 @@
   (list "LLM_IMAGE" (include "redserve.image" (dict "root" . "image" "llm")))
   (list "IMAGE_PULL_POLICY" .Values.images.pullPolicy)
   (list "IMAGE_PULL_SECRETS" (toJson .Values.images.pullSecrets))
+  (list "MONITORING_LABELS" (toJson .Values.monitoring.labels))
+  (list "RUNBOOKS_URL" .Values.monitoring.runbooksURL)
   (list "LEADER_ELECTION" .Values.leaderElection.enabled)
   (list "LEASE_NAME" (include "redserve.operator" .))
   (list "LEASE_DURATION_S" .Values.leaderElection.leaseDurationSeconds)

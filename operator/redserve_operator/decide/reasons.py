@@ -14,6 +14,7 @@ CONDITIONS: Final = (
     "LLMReady",
     "RouterReady",
     "TransportReady",
+    "MonitoringReady",
     "Ready",
     "Progressing",
     "Degraded",
@@ -89,7 +90,7 @@ INVALID_POD_TEMPLATE: Final = Reason(
 OBJECT_REFUSED: Final = Reason(
     "ObjectRefused",
     "False",
-    ("Accepted", "Progressing", "Degraded"),
+    ("Accepted", "MonitoringReady", "Progressing", "Degraded"),
     "The API server refused an object that was made from the manifest, or somebody else has one of "
     "its name; it is tried again, and everything else is done.",
 )
@@ -222,6 +223,21 @@ AUTO: Final = Reason(
     ("TransportReady",),
     "Embeddings travel by RDMA between pods that both have it, else by gRPC.",
 )
+PROMETHEUS_RULE: Final = Reason(
+    "PrometheusRule",
+    "True",
+    ("MonitoringReady",),
+    "Recording rules and alerts are in a PrometheusRule; the message names it and the PodMonitor.",
+)
+CONFIG_MAP: Final = Reason(
+    "ConfigMap",
+    "True",
+    ("MonitoringReady",),
+    "Recording rules and alerts are in a ConfigMap, for the kind PrometheusRule is not served.",
+)
+NO_RULES: Final = Reason(
+    "NoRules", "True", ("MonitoringReady",), "None are made: monitoring.rules is Disabled."
+)
 ROLLOUT_COMPLETE: Final = Reason(
     "RolloutComplete", "False", ("Progressing",), "Nothing is left to do."
 )
@@ -277,6 +293,9 @@ REASONS: Final = (
     RDMA,
     TCP,
     AUTO,
+    PROMETHEUS_RULE,
+    CONFIG_MAP,
+    NO_RULES,
     ROLLOUT_COMPLETE,
     ROLLOUT_IN_PROGRESS,
     SCALING,

@@ -25,6 +25,7 @@ from redserve_operator.decide.events import conditions_by_type, edges
 from redserve_operator.decide.frozen import is_old_left, paused, refused
 from redserve_operator.decide.goals import goal, promised
 from redserve_operator.decide.loading import look_at_model
+from redserve_operator.decide.monitoring import monitoring
 from redserve_operator.decide.objects import is_going, is_made_for, newest, time_of, uid_of
 from redserve_operator.decide.patience import patience
 from redserve_operator.decide.plan import Plan
@@ -136,6 +137,7 @@ class _Round:
         generation = int(resource["metadata"].get("generation", 0))
         scene = self._scene(census, sizes, before)
         verdicts = judge(scene, stored, generation, self.now)
+        verdicts["MonitoringReady"] = monitoring(self.rendered.shared, self.observed.rejected)
         tell_of(verdicts, self.observed.rejected, self.observed.amended)
         current = before.get("currentRevision", "")
         status = write_status(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from redserve.cluster.names import rules_config_map
 from redserve_operator.decide import reasons
 from redserve_operator.decide.amended import told
 from redserve_operator.decide.objects import WORKLOADS
@@ -51,10 +52,13 @@ def tell_of(
     verdicts["Accepted"] = reasons.OBJECT_REFUSED.says(message)
     verdicts["Degraded"] = reasons.OBJECT_REFUSED.says(message, "True")
     at_work = (reasons.SCALING.name, reasons.ROLLOUT_IN_PROGRESS.name)
-    if verdicts["Progressing"].reason in at_work and any(
-        key.kind in _HOLD_PODS for key in rejected
-    ):
+    if verdicts["Progressing"].reason in at_work and any(map(_holds_pods, rejected)):
         verdicts["Progressing"] = reasons.OBJECT_REFUSED.says(message)
+
+
+def _holds_pods(key: ObjectKey) -> bool:
+    is_rules = key.kind == "ConfigMap" and key.name.endswith(rules_config_map(""))
+    return key.kind in _HOLD_PODS and not is_rules
 
 
 def _needs(manifest: Mapping[str, Any]) -> Iterator[ObjectKey]:

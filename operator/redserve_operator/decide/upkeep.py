@@ -38,7 +38,8 @@ _FIXED: Final[Mapping[str, tuple[str, ...]]] = {
     "Job": ("spec",),
     "RoleBinding": ("roleRef",),
 }
-"""What the API server never lets change: then the object is made anew."""
+"""What the API server never lets change, of ConfigMaps if they are immutable: then the object is
+made anew."""
 _BOUNDS: Final = ("maxUnavailable", "minAvailable")
 _NEEDED_BY_PODS: Final = frozenset({"Role", "RoleBinding", "ServiceAccount"})
 """What pods of an old revision may still use: it goes when they are gone."""
@@ -51,6 +52,7 @@ _MADE: Final = _NEEDED_BY_PODS | frozenset(
         "NetworkPolicy",
         "PodDisruptionBudget",
         "PodMonitor",
+        "PrometheusRule",
         "RedPool",
         "Service",
     }
@@ -75,7 +77,8 @@ def keep(
     if is_going(have) or is_done(have):
         return None
     same = stamp_of(have) == stamp_of(desired)
-    fixed = _FIXED.get(have["kind"], ())
+    is_open = have["kind"] == "ConfigMap" and not have.get("immutable")
+    fixed = () if is_open else _FIXED.get(have["kind"], ())
     if same and not drifted(desired, have):
         return None
     # To try again what can only be made anew would cost pods their settings, or a download.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from redserve.cluster import labels
-from redserve.cluster.facts import LEADER_WORKER_SET, OPTIONAL_KINDS, POD_MONITOR
+from redserve.cluster.facts import LEADER_WORKER_SET, OPTIONAL_KINDS, POD_MONITOR, PROMETHEUS_RULE
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,11 @@ ALWAYS_WATCHED: Final = (
 )
 """In the order in which they are listed; pods are the most."""
 
-_PLURALS: Final = {POD_MONITOR: "podmonitors", LEADER_WORKER_SET: "leaderworkersets"}
+_PLURALS: Final = {
+    POD_MONITOR: "podmonitors",
+    PROMETHEUS_RULE: "prometheusrules",
+    LEADER_WORKER_SET: "leaderworkersets",
+}
 
 
 def optional(kind: str) -> Kind:

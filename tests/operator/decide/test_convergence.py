@@ -75,7 +75,7 @@ def tamper(world: World, rng: random.Random) -> None:
         "Deployment": (("spec", "replicas"), 7),
         "Service": (("spec", "selector"), {"extra": "x"}),
         "RedPool": (("spec", "replicas"), 4),
-        "ConfigMap": (("metadata", "labels", "redserve.dev/pool"), "none"),
+        "ConfigMap": (("metadata", "labels", "app.kubernetes.io/name"), "none"),
     }
     if key.kind in edits:
         world.foreign_edit(key, *edits[key.kind])

@@ -72,6 +72,13 @@ def test_what_cannot_change_is_made_anew():
     assert isinstance(action, Apply)
 
 
+def test_a_config_map_that_is_not_immutable_is_changed_where_it_is():
+    rules = manifest("ConfigMap", data={"A": "1"})
+    action = written(rules, stored(rules, data={"A": "2"}))
+    assert isinstance(action, Apply)
+    assert action.why == "healed"
+
+
 def test_a_job_that_is_done_is_left_alone_and_one_that_is_not_is_made_anew():
     newer = manifest("Job", spec={"template": {"spec": {"image": "b"}}})
     have = stored(JOB)

@@ -184,7 +184,8 @@ class World:
             if _get(have, path) is None:
                 _set(have, path, value)
         if before.get("spec") or before.get("data"):
-            old = _get(before, fixed) if fixed else None
+            is_open = key.kind == "ConfigMap" and not before.get("immutable")
+            old = _get(before, fixed) if fixed and not is_open else None
             if old is not None and old != _get(have, fixed):
                 self.objects[key] = before
                 raise RefusedByServer(f"{key}: field is immutable")
