@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from redserve.errors import ConfigError
+from redserve.telemetry.first_token import PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +124,12 @@ class RouterMetrics:
             "redserve_slo_threshold_seconds", "An event at or below it is good; latencies only",
             ["slo"], registry=registry,
         )  # fmt: skip
+        # There from the start, at 0: a rate does not see what a series begins with.
+        for part in PARTS:
+            self.first_token_part.labels(part)
+        for part in ("exposed", "hidden"):
+            self.transport_item.labels(part)
+        self.requests.labels("OK")
 
 
 class DiscoveryMetrics:

@@ -16,7 +16,7 @@ from tools.kubernetes.processes import BackgroundProcess
 from tools.kubernetes.programs import locate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 QUICKER: Final = 30
@@ -43,11 +43,15 @@ class Prometheus:
         folder: For its files.
         config: A configuration, as `redserve rules --scrape-config` prints it.
         rules: A rule file, as `redserve rules` prints it.
+        more: Scrape configurations of what else there is.
     """
 
-    def __init__(self, folder: Path, config: str, rules: str) -> None:
+    def __init__(
+        self, folder: Path, config: str, rules: str, more: Sequence[dict[str, Any]] = ()
+    ) -> None:
         (folder / "demo.rules.yaml").write_text(in_quick_motion(rules))
         made = yaml.safe_load(config)
+        made["scrape_configs"] += more
         made["global"] = dict.fromkeys(("scrape_interval", "evaluation_interval"), "1s")
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(made))
         address = f"127.0.0.1:{next(free_ports())}"
@@ -70,13 +74,21 @@ class Prometheus:
         self._process.stop()
 
     def targets(self) -> dict[str, str]:
-        """Name of each process -> health of its target."""
+        """Pod of each target -> its health."""
         found = self._get("targets")["activeTargets"]
         return {one["labels"]["pod"]: one["health"] for one in found}
 
     def query(self, expr: str) -> list[dict[str, Any]]:
         """The samples of an expression; it must be one."""
         made: list[dict[str, Any]] = self._get("query", query=expr)["result"]
+        return made
+
+    def query_range(
+        self, expr: str, begin_s: float, end_s: float, step_s: float
+    ) -> list[dict[str, Any]]:
+        """What an expression was from one Unix time to another; nothing may be wrong with it."""
+        times = {"start": f"{begin_s:.3f}", "end": f"{end_s:.3f}", "step": f"{step_s:g}"}
+        made: list[dict[str, Any]] = self._get("query_range", query=expr, **times)["result"]
         return made
 
     def rules(self) -> list[dict[str, Any]]:
@@ -98,7 +110,9 @@ class Prometheus:
     def _get(self, what: str, **query: str) -> Any:
         url = f"{self._url}/api/v1/{what}?{urllib.parse.urlencode(query)}"
         with urllib.request.urlopen(url, timeout=30) as answer:
-            return json.load(answer)["data"]
+            told = json.load(answer)
+        assert not told.get("warnings"), (query, told["warnings"])
+        return told["data"]
 
     def _is_ready(self) -> bool:
         try:

@@ -1,0 +1,217 @@
+"""A real Prometheus, a real `redserve up` under `redserve bench`: what the dashboards show."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from redserve.telemetry.first_token import PARTS
+from redserve.telemetry.metrics import DURATION_BUCKETS, SHORT_BUCKETS
+from tests.e2e.service import NAME, Service
+from tests.observability.bench import Bench
+from tests.observability.boards import Question, asked, choices, questions
+from tests.observability.prometheus import Prometheus
+from tests.observability.stand_in import stand_ins
+from tests.support.tiny_checkpoints import tiny_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+pytestmark = [pytest.mark.observability, pytest.mark.timeout(900)]
+
+PROMISES: Final = (
+    {"name": "available", "indicator": "Availability"},
+    {"name": "ttft", "indicator": "TimeToFirstToken", "thresholdMilliseconds": 20_000},
+    {"name": "pace", "indicator": "TimePerOutputToken", "thresholdMilliseconds": 20_000},
+    {"name": "encode", "indicator": "EncodeLatency", "thresholdMilliseconds": 20_000},
+)
+PODS: Final = ("encoder-0", "encoder-1", "llm-0", "router")
+CHOSEN: Final = {"namespace": "local", "service": NAME}
+NUM_REQUESTS: Final = 200
+LOAD: Final = (
+    "--requests", str(NUM_REQUESTS), "--concurrency", "6", "--warm-up", "0", "--images", "0-2",
+    "--image-size", "56", "--words", "8", "--max-tokens", "2-12", "--ignore-eos",
+)  # fmt: skip
+BENCH_S, SOON_S = 300.0, 60.0
+MAX_SCRAPE_S: Final = 0.05
+STEP_S: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What happened.
+
+    Attributes:
+        begin_s, end_s: Unix time.
+        figures: What the bench printed.
+        scrapes_s: How long the router took to show its metrics meanwhile.
+    """
+
+    begin_s: float
+    end_s: float
+    figures: Mapping[str, Any]
+    scrapes_s: Sequence[float]
+
+    @property
+    def whole(self) -> str:
+        """An interval that has all of it, as Prometheus writes it."""
+        return f"{math.ceil(self.end_s - self.begin_s) + 5}s"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    checkpoint = tiny_checkpoint("qwen2_5_vl", tmp_path_factory.mktemp("checkpoints"))
+    running = Service(tmp_path_factory.mktemp("service"), checkpoint, slos=PROMISES)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def prometheus(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    config = service.command("rules", "--scrape-config")
+    rules = service.command("rules", "-f", str(service.manifest), "--namespace", "local")
+    with stand_ins("local", NAME, PODS[:3]) as more:
+        running = Prometheus(tmp_path_factory.mktemp("prometheus"), config, rules, more)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def run(service: Service, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    prometheus.until(lambda: set(prometheus.targets().values()) == {"up"}, SOON_S)
+    begin_s = time.time()
+    bench = Bench(service, tmp_path_factory.mktemp("bench"), *LOAD)
+    try:
+        scrapes_s = scrape_while(bench, service)
+        figures = bench.result(BENCH_S)
+    finally:
+        bench.close()
+    counted = "sum(redserve_request_duration_seconds_count)"
+    prometheus.until(lambda: value(prometheus.query(counted)) >= NUM_REQUESTS, SOON_S)
+    return Run(begin_s, time.time(), figures, scrapes_s)
+
+
+def scrape_while(bench: Bench, service: Service) -> list[float]:
+    """How long the router takes to show its metrics."""
+    (router,) = (one for one in service.state()["processes"] if one["name"] == "router")
+    taken = []
+    while bench.is_running:
+        begin_s = time.perf_counter()
+        with urllib.request.urlopen(f"http://{router['metrics_address']}/metrics") as page:
+            page.read()
+        taken.append(time.perf_counter() - begin_s)
+        time.sleep(0.1)
+    return taken
+
+
+def value(samples: list[dict[str, Any]]) -> float:
+    return float(samples[0]["value"][1]) if samples else 0.0
+
+
+def numbers(series: list[dict[str, Any]]) -> list[float]:
+    """All that is a number, of a range."""
+    found = [float(text) for one in series for _, text in one["values"]]
+    return [number for number in found if math.isfinite(number)]
+
+
+def answers(prometheus: Prometheus, run: Run, question: Question, interval: str) -> list[float]:
+    expr = asked(question.expr, interval, **CHOSEN)
+    return numbers(prometheus.query_range(expr, run.begin_s, run.end_s, STEP_S))
+
+
+def test_the_load_was_served(run: Run) -> None:
+    summary = run.figures["summary"]
+    assert summary["num_complete"] == NUM_REQUESTS, summary["reasons"]
+
+
+def test_every_question_is_answered_and_every_panel_has_data(
+    prometheus: Prometheus, run: Run
+) -> None:
+    found: dict[tuple[str, str], int] = {}
+    for question in questions():
+        panel = (question.board, question.panel)
+        numbers_found = answers(prometheus, run, question, "15s")  # an error would be raised
+        found[panel] = found.get(panel, 0) + len(numbers_found)
+    empty = {panel for panel, count in found.items() if not count}
+    # One revision, and nothing is wrong: no marks.
+    assert empty == {
+        ("REDServe / Service", "Rollouts"),
+        ("REDServe / Service", "Alerts"),
+        ("REDServe / All services", "Alerts"),
+    }
+
+
+def test_every_variable_has_values(prometheus: Prometheus, run: Run) -> None:
+    for question in choices():
+        assert prometheus.query(asked(question.expr, **CHOSEN)), question
+
+
+def test_every_rule_is_evaluated(prometheus: Prometheus, run: Run) -> None:
+    for rule in prometheus.rules():
+        prometheus.query(rule["query"])
+        if rule["type"] == "recording":
+            found = prometheus.query(rule["name"])
+            promised = {one["metric"]["slo"] for one in found}
+            assert promised == {one["name"] for one in PROMISES}, rule["name"]
+    assert prometheus.firing() == []
+
+
+@pytest.mark.parametrize(
+    ("panel", "figure", "buckets"),
+    [
+        ("Time to first token", "ttft_s", DURATION_BUCKETS),
+        ("Time per output token", "tpot_s", SHORT_BUCKETS),
+        ("Whole answer", "duration_s", DURATION_BUCKETS),
+    ],
+)
+def test_quantiles_are_those_of_the_clients(
+    prometheus: Prometheus, run: Run, panel: str, figure: str, buckets: tuple[float, ...]
+) -> None:
+    asked_for = [one for one in questions() if one.panel == panel]
+    assert len(asked_for) == 3
+    measured = run.figures["summary"]["latencies"][figure]
+    for question, name in zip(asked_for, ("p50", "p95", "p99"), strict=True):
+        shown = value(prometheus.query(asked(question.expr, run.whole, **CHOSEN)))
+        width = max(width_at(shown, buckets), width_at(measured[name], buckets))
+        assert abs(shown - measured[name]) <= width, (name, shown, measured[name])
+
+
+def width_at(seconds: float, buckets: tuple[float, ...]) -> float:
+    """Of the bucket into which a value falls."""
+    lower = 0.0
+    for upper in buckets:
+        if seconds <= upper:
+            return upper - lower
+        lower = upper
+    return math.inf
+
+
+def test_parts_add_up_to_the_time_to_first_token(prometheus: Prometheus, run: Run) -> None:
+    parts = [one for one in questions() if one.panel == "Time to first token by part"]
+    assert len(parts) == len(PARTS)
+    found = [value(prometheus.query(asked(one.expr, run.whole, **CHOSEN))) for one in parts]
+    mean = run.figures["summary"]["latencies"]["ttft_s"]["mean"]
+    ttft = "redserve_time_to_first_token_seconds"
+    own = value(prometheus.query(f"{ttft}_sum / {ttft}_count"))
+    assert sum(found) == pytest.approx(own, rel=0.01)
+    assert sum(found) == pytest.approx(mean, rel=0.5)
+    assert all(part >= 0 for part in found)
+
+
+def test_attainment_is_that_of_the_bench(prometheus: Prometheus, run: Run) -> None:
+    for kept in run.figures["summary"]["slos"]:
+        if kept["attainment"] is None:
+            continue  # no client sees it
+        shown = prometheus.query(f'redserve:slo_attainment:ratio{{slo="{kept["name"]}"}}')
+        assert value(shown) == kept["attainment"] == 1.0
+
+
+def test_a_busy_router_shows_its_metrics_in_no_time(run: Run) -> None:
+    assert len(run.scrapes_s) >= 5
+    assert statistics.median(run.scrapes_s) < MAX_SCRAPE_S, sorted(run.scrapes_s)
