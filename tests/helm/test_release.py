@@ -258,7 +258,10 @@ def test_namespaced_release(cluster: ControlPlane, release: Release) -> None:
         assert not can(cluster, ACCOUNT, verb, resource)
 
 
-SECOND = ("--set", "crds.enabled=false,rbac.aggregate=false", "--set", "watchNamespaces={team-b}")
+SECOND = (
+    "--set", "crds.enabled=false,rbac.aggregate=false,dashboards.enabled=false",
+    "--set", "watchNamespaces={team-b}",
+)  # fmt: skip
 """Options of a second operator, as docs/how-to/kubernetes.md has them."""
 
 
