@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from redserve.cluster.facts import POD_MONITOR
-from redserve_operator.kube.kinds import optional
 from tests.kubernetes import definitions
 from tests.kubernetes.operators import Cluster, OperatorProcess, fake_kubelets, service
 from tests.kubernetes.waiting import eventually
-from tools.kubernetes.async_api import ApiError
 from tools.kubernetes.control_plane import ControlPlane
 
 if TYPE_CHECKING:
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
 
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
-MONITOR = optional(POD_MONITOR)
-DEFINITION = f"{MONITOR.plural}.{MONITOR.group}"
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,32 +29,8 @@ def _ready_cluster(control_plane: ControlPlane) -> Iterator[None]:
 
 @pytest.fixture
 def pod_monitors(control_plane: ControlPlane) -> Iterator[None]:
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {
-        "name": MONITOR.version,
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": schema},
-    }
-    names = {"kind": MONITOR.name, "plural": MONITOR.plural, "singular": "podmonitor"}
-    spec: dict[str, Any] = {
-        "group": MONITOR.group,
-        "names": names,
-        "scope": "Namespaced",
-        "versions": [version],
-    }
-    control_plane.api.post(DEFINITIONS, {"metadata": {"name": DEFINITION}, "spec": spec})
-    eventually(lambda: _is_served(control_plane))
-    yield
-    if control_plane.api.exists(f"{DEFINITIONS}/{DEFINITION}"):
-        control_plane.api.delete(f"{DEFINITIONS}/{DEFINITION}")
-
-
-def _is_served(control_plane: ControlPlane) -> bool:
-    try:
-        return control_plane.api.exists(MONITOR.path("default"))
-    except ApiError:
-        return False  # its storage is being prepared
+    with definitions.served(control_plane, POD_MONITOR):
+        yield
 
 
 @pytest.mark.usefixtures("pod_monitors")
@@ -76,7 +47,7 @@ def test_a_pod_monitor_where_the_kind_is_served_until_it_goes(
         cluster.until_settled("demo")
         cluster.delete(POD_MONITOR, "demo")
         eventually(lambda: cluster.get(POD_MONITOR, "demo") is not None)
-        control_plane.api.delete(f"{DEFINITIONS}/{DEFINITION}")
+        definitions.withdraw(control_plane, POD_MONITOR)
         # Its watch is over for good. A new process watches what is left.
         eventually(lambda: not operator.is_running, timeout_s=60.0)
     with operator:

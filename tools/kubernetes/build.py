@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from redserve.errors import ConfigError, RedServeError
+from tools.kubernetes import definitions
 from tools.kubernetes.programs import (
     CLUSTER,
     MODULE,
@@ -74,6 +75,8 @@ def _build_module(module: Module, names: Sequence[str]) -> None:
             done = subprocess.run(command, cwd=module.folder, env=_environment(), check=False)
             if done.returncode != 0:
                 raise ConfigError(f"could not build {name}; Go says why above")
+            if module.name == definitions.MODULE_NAME:
+                definitions.generate(Path(folder) / name, _environment())
             # Whoever finds a program in the cache finds all of it.
             (Path(folder) / name).replace(module.cache / name)
             _say(f"  {name} after {time.monotonic() - began:.0f} s")

@@ -119,6 +119,7 @@ MODULE: Final = {
         Module("kwok", "sigs.k8s.io/kwok"),
         Module("helm", "helm.sh/helm/v4"),
         Module("prometheus", "github.com/prometheus/prometheus"),
+        Module("monitoring", "sigs.k8s.io/controller-tools"),
     )
 }
 _KUBERNETES: Final = (
@@ -140,9 +141,10 @@ PROGRAMS: Final = {
             Program(name, "prometheus", f"github.com/prometheus/prometheus/cmd/{name}")
             for name in ("prometheus", "promtool")
         ),
+        Program("controller-gen", "monitoring", "sigs.k8s.io/controller-tools/cmd/controller-gen"),
     )
 }
-CLUSTER: Final = (*_KUBERNETES[:4], "etcd", "helm")
+CLUSTER: Final = (*_KUBERNETES[:4], "etcd", "helm", "controller-gen")
 """What `make test-cluster` runs."""
 NODE: Final = (*CLUSTER, "kubelet", "kube-proxy")
 """What `make test-node` runs."""
