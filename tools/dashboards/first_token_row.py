@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from grafana_foundation_sdk.models.common import StackingMode
 
 from redserve.telemetry.first_token import ENCODE_EXPOSED, ENCODE_HIDDEN, PARTS
-from tools.dashboards.panels import Look, Query, distribution, lines
+from tools.dashboards.panels import PER_SECOND, Look, Query, distribution, lines
 from tools.dashboards.promql import REVISION, mean, quantile, rate
 from tools.dashboards.row import Row
 
@@ -94,7 +94,7 @@ def _items() -> Iterator[Builder[Panel]]:
         "Images",
         "Images per second by outcome: encoded, answered from an encoder's cache, covered "
         "by the engine's prefix cache, or failed.",
-        Look("short"),
+        Look(PER_SECOND),
         Query(rate("redserve_items_total", by="outcome"), "{{outcome}}"),
     )
     yield lines(

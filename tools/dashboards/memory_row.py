@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from grafana_foundation_sdk.models.common import StackingMode
 
-from tools.dashboards.panels import Look, Query, lines
+from tools.dashboards.panels import PER_SECOND, Look, Query, lines
 from tools.dashboards.promql import POOL, or_zero, rate, select
 from tools.dashboards.row import Row
 
@@ -54,7 +54,7 @@ def _kv() -> Iterator[Builder[Panel]]:
     yield lines(
         "Preemptions",
         "Sequences per second that lost their blocks to others and must be computed again.",
-        Look("short", width=6),
+        Look(PER_SECOND, width=6),
         Query(rate("redserve_preemptions_total", of=POOL, by="pod"), "{{pod}}"),
     )
     yield lines(
@@ -85,7 +85,7 @@ def _embeddings() -> Iterator[Builder[Panel]]:
         "Embedding cache",
         "Embeddings per second that were thrown away to make room, and images that joined "
         "the same image already being encoded.",
-        Look("short", width=6),
+        Look(PER_SECOND, width=6),
         Query(rate("redserve_encoder_cache_evictions_total", of=POOL), "evicted"),
         Query(rate("redserve_encoder_joined_total", of=POOL), "joined"),
     )
@@ -93,7 +93,7 @@ def _embeddings() -> Iterator[Builder[Panel]]:
         "Embeddings dropped",
         "Embeddings per second that engines threw away, by why. *All* is drawn too, so "
         "that silence is seen as 0.",
-        Look("short", width=6),
+        Look(PER_SECOND, width=6),
         Query(or_zero(rate(_DROPPED, of=POOL)), "all"),
         Query(rate(_DROPPED, of=POOL, by="why"), "{{why}}"),
     )

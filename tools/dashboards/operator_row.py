@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tools.dashboards.panels import Look, Query, lines
+from tools.dashboards.panels import PER_SECOND, Look, Query, lines
 from tools.dashboards.promql import INTERVAL, select
 from tools.dashboards.row import Row
 
@@ -41,7 +41,7 @@ def _reconciler() -> Iterator[Builder[Panel]]:
     yield lines(
         "Looks at services",
         "Per second, by result. *acted* without end is a fight over an object.",
-        Look("short"),
+        Look(PER_SECOND),
         Query(_rate("reconcile_total", "result"), "{{result}}"),
     )
     yield lines(
@@ -75,7 +75,7 @@ def _api_server() -> Iterator[Builder[Panel]]:
     yield lines(
         "Writes",
         "Objects written per second, by kind and why.",
-        Look("short"),
+        Look(PER_SECOND),
         Query(_rate("applies_total", "kind, why"), "{{kind}}: {{why}}"),
     )
     yield lines(

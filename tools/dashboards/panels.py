@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 HEIGHT: Final = 8
-WHOLE: Final = 24
-"""Width of a dashboard."""
+PER_SECOND: Final = "suffix: /s"
+"""Unit of what is counted by the second."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from grafana_foundation_sdk.models.common import StackingMode
 
-from tools.dashboards.panels import Look, Query, lines
+from tools.dashboards.panels import PER_SECOND, Look, Query, lines
 from tools.dashboards.promql import INTERVAL, POOL, SERVICE, mean, quantile, rate, select
 from tools.dashboards.row import Row
 
@@ -49,9 +49,9 @@ def pool_row() -> Row:
 def _replicas() -> Iterator[Builder[Panel]]:
     yield lines(
         "Replicas",
-        "Ready: encoders and engines that take work, as the router sees them that sees "
-        "most, and routers that can be scraped. Running: processes that can be scraped. "
-        "Desired: what the operator wants; not without one.",
+        "Ready: encoders and engines that take work, as the router sees them that sees most. "
+        "Running: processes that can be scraped, routers too. Desired: what the operator wants; "
+        "not without one.",
         Look("short", decimals=0),
         Query(
             f"max by (replica_pool) (sum by (replica_pool, instance) ({_SEEN}))",
@@ -102,7 +102,7 @@ def _encoders() -> Iterator[Builder[Panel]]:
     yield lines(
         "Images encoded",
         "Images per second, by replica: an even load has lines on top of each other.",
-        Look("short", width=6),
+        Look(PER_SECOND, width=6),
         Query(rate("redserve_encode_images_total", of=POOL, by="pod"), "{{pod}}"),
     )
 

@@ -95,7 +95,7 @@ def _load() -> Row:
             lines(
                 "Tokens",
                 "Output tokens per second.",
-                Look("short", width=6),
+                Look("suffix: tok/s", width=6),
                 Query(tokens, _NAME),
             ),
             lines(

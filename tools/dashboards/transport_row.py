@@ -6,7 +6,7 @@ from typing import Final
 
 from grafana_foundation_sdk.models.common import StackingMode
 
-from tools.dashboards.panels import Look, Query, lines
+from tools.dashboards.panels import PER_SECOND, Look, Query, lines
 from tools.dashboards.promql import POOL, QUANTILES, or_zero, quantile, rate, select
 from tools.dashboards.row import Row
 
@@ -67,7 +67,7 @@ def transport_row() -> Row:
                 "Errors and retries",
                 "Pulls that failed and images that were dispatched again, per second. *All* is "
                 "drawn too, so that silence is seen as 0.",
-                Look("short", width=12),
+                Look(PER_SECOND, width=12),
                 Query(or_zero(rate(_ERRORS, of=POOL)), "all errors"),
                 Query(or_zero(rate(_RETRIES)), "all retries"),
                 Query(rate(_ERRORS, of=POOL, by="transport, reason"), "{{transport}} {{reason}}"),

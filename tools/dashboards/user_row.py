@@ -54,7 +54,7 @@ def user_row() -> Row:
             lines(
                 "Tokens",
                 "Tokens per second: sent to clients, and of prompts (image rows included).",
-                Look("short", width=6),
+                Look("suffix: tok/s", width=6),
                 Query(rate("redserve_output_tokens_total"), "output"),
                 Query(rate("redserve_prompt_tokens_total"), "prompt"),
             ),
