@@ -202,6 +202,8 @@ class _RecordedSpan:
 
     def fail(self, reason: str) -> None:
         """See `Span`."""
+        if not self._span.is_recording():
+            return
         self._span.set_attribute(ERROR_TYPE, reason)
         if reason != CANCELLED:
             # Without the sentence: it may quote what the client sent.

@@ -11,14 +11,17 @@ of an image, no message of an error, no name of a model that is not served.
 
 from __future__ import annotations
 
+import asyncio
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from redserve.errors import ConfigError
+from redserve.errors import ConfigError, InternalError, RedServeError
+from redserve.telemetry.clock import now_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from redserve.telemetry.timeline import Bar
 
@@ -120,6 +123,15 @@ class Origin:
 NO_ORIGIN: Final = Origin()
 
 
+def reason_of(error: BaseException) -> str:
+    """The word that a span is given for what ended its work."""
+    if isinstance(error, RedServeError):
+        return error.reason
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return CANCELLED
+    return InternalError.reason
+
+
 class Span(Protocol):
     """Something that a process does for a request. Belongs to one thread at a time."""
 
@@ -170,6 +182,18 @@ class Span(Protocol):
     def end(self, end_ns: int) -> None:
         """It is over. Nothing can be said after that; ending it twice is harmless."""
         ...
+
+
+@contextmanager
+def running(span: Span) -> Iterator[Span]:
+    """Around what a span is about; says by what it ended, if not well."""
+    try:
+        yield span
+    except BaseException as error:
+        span.fail(reason_of(error))
+        raise
+    finally:
+        span.end(now_ns())
 
 
 class Tracing(Protocol):

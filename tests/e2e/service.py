@@ -40,6 +40,7 @@ def manifest_text(
     slos: tuple[dict[str, Any], ...] = (),
     router: dict[str, Any] | None = None,
     pools: dict[str, dict[str, Any]] | None = None,
+    monitoring: dict[str, Any] | None = None,
 ) -> str:
     """Two encoders and an engine on any free ports; `pools` has more of their fields."""
     spec: dict[str, Any] = {
@@ -50,6 +51,7 @@ def manifest_text(
         "router": {"http": {"port": 0}, "grpc": {"port": 0}, "llmGraceSeconds": 0} | (router or {}),
         "transport": transport or {},
         "slos": list(slos),
+        "monitoring": monitoring or {},
     }
     for pool, fields in (pools or {}).items():
         spec[pool] |= fields
@@ -74,6 +76,7 @@ class Service:
         router: More of `spec.router`.
         pools: More of `spec.encoder` and `spec.llm`.
         module: What is run instead of the `redserve` command.
+        monitoring: `spec.monitoring`.
     """
 
     def __init__(
@@ -86,12 +89,15 @@ class Service:
         router: dict[str, Any] | None = None,
         pools: dict[str, dict[str, Any]] | None = None,
         module: str = "redserve.cli.main",
+        monitoring: dict[str, Any] | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self._state_file = folder / f"run/redserve/{NAME}/state.json"
         self.env = {**os.environ, "XDG_RUNTIME_DIR": str(folder / "run"), "PYTHONPATH": str(ROOT)}
         self.manifest = folder / "redservice.yaml"
-        self.manifest.write_text(manifest_text(checkpoint, transport, slos, router, pools))
+        self.manifest.write_text(
+            manifest_text(checkpoint, transport, slos, router, pools, monitoring)
+        )
         command = [sys.executable, "-m", module, "up", "-f", str(self.manifest)]
         self.log = folder / "up.log"
         with self.log.open("wb") as log:

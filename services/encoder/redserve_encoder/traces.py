@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from redserve.errors import InternalError, RedServeError
-from redserve.telemetry.tracing import CANCELLED, Origin, context_of, request_id_of
+from redserve.telemetry.tracing import Origin, context_of, reason_of, request_id_of
 from redserve_encoder.delivery import Failed
 
 if TYPE_CHECKING:
@@ -94,14 +92,8 @@ class Traces:
         trace = CallTrace(request_id_of(metadata) or request.request_id, spans, self._now_ns)
         try:
             yield trace
-        except RedServeError as error:
-            trace.fail(error.reason)
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            trace.fail(CANCELLED)
-            raise
-        except Exception:
-            trace.fail(InternalError.reason)
+        except BaseException as error:
+            trace.fail(reason_of(error))
             raise
         finally:
             trace.close()

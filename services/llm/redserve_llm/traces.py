@@ -6,14 +6,12 @@ engine's thread never wait for a span.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from redserve.domain import SequenceKey
-from redserve.errors import InternalError, RedServeError
 from redserve.telemetry.clock import now_ns
-from redserve.telemetry.tracing import CANCELLED, context_of
+from redserve.telemetry.tracing import CANCELLED, context_of, reason_of
 from redserve_llm.notices import Ended, Failed
 
 if TYPE_CHECKING:
@@ -103,15 +101,10 @@ class Traces:
         trace = self._calls[key] = CallTrace(span)
         try:
             yield trace
-        except RedServeError as error:
-            span.fail(error.reason)
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            if not trace.is_over:
-                span.fail(CANCELLED)
-            raise
-        except Exception:
-            span.fail(InternalError.reason)
+        except BaseException as error:
+            reason = reason_of(error)
+            if reason != CANCELLED or not trace.is_over:  # the caller may go after the last event
+                span.fail(reason)
             raise
         finally:
             if self._calls.get(key) is trace:

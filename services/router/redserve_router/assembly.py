@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.metrics import RouterMetrics, serve_metrics
+from redserve.telemetry.tracing import tracing_to
 from redserve.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
 from redserve.wire.server import ServiceServer
 from redserve_router.discovery.discovery import discovery_for
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 SERVICE = "redserve.v1.RouterService"
+FLUSH_TIMEOUT_S = 3.0
 
 
 class Router:
@@ -102,8 +104,16 @@ class Router:
             max(2, settings.num_threads), thread_name_prefix="pictures"
         )
         self._prompt_thread = ThreadPoolExecutor(1, thread_name_prefix="prompts")
+        name = settings.name or "router"
+        self._tracing = tracing_to(
+            settings.otlp_endpoint,
+            role="router",
+            name=name,
+            service=settings.service,
+            sampling_percent=settings.sampling_percent,
+        )
         services = RouterServices(
-            name=settings.name or "router",
+            name=name,
             model_name=model_name,
             pools=self.pools,
             collector=PictureCollector(policy, self._fetcher, self._picture_threads),
@@ -113,6 +123,7 @@ class Router:
             timelines=TimelineStore(settings.num_timelines),
             limits=limits,
             ledger=Ledger(settings.slos, metrics),
+            tracing=self._tracing,
         )
         self._services = services
         self.dispatcher = Dispatcher(services)
@@ -183,6 +194,7 @@ class Router:
         await self._fetcher.close()
         self._picture_threads.shutdown(wait=False, cancel_futures=True)
         self._prompt_thread.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._tracing.close, FLUSH_TIMEOUT_S)
         if self._stop_metrics is not None:
             await asyncio.to_thread(self._stop_metrics)
 

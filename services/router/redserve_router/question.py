@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from redserve.telemetry.tracing import NOWHERE, TraceContext
+
 if TYPE_CHECKING:
     from redserve.v1 import types_pb2
 
@@ -60,6 +62,7 @@ class Question:
         include_timeline: Whether the last event carries the timeline.
         received_ns: When it came in, nanoseconds since the Unix epoch.
         watched: Whether events tell what was done as soon as it is done.
+        context: Where the request stands in the client's own trace.
     """
 
     request_id: str
@@ -70,6 +73,7 @@ class Question:
     include_timeline: bool
     received_ns: int
     watched: bool = False
+    context: TraceContext = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)

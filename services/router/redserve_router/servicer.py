@@ -8,8 +8,10 @@ import uuid
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from redserve.errors import InvalidArgument, Unavailable
+from redserve.errors import InvalidArgument, RedServeError, Unavailable
 from redserve.telemetry.clock import now_ns
+from redserve.telemetry.log import get_logger
+from redserve.telemetry.tracing import NOWHERE, Origin, TraceContext, context_of
 from redserve.v1 import router_pb2 as pb
 from redserve.v1.router_pb2_grpc import RouterServiceServicer
 from redserve.wire.overview import overview_to_proto
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from redserve_router.pair_checks import PairChecks
     from redserve_router.question import Part
 
+log = get_logger()
+
 
 class RouterServicer(RouterServiceServicer):
     """Converts between protobuf and the dispatcher; decides nothing."""
@@ -60,7 +64,12 @@ class RouterServicer(RouterServiceServicer):
         context: grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateResponse],
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Answer one question; the call's deadline is the request's."""
-        question = question_from_proto(request)
+        origin = context_of(context.invocation_metadata() or ())
+        try:
+            question = question_from_proto(request, origin)
+        except RedServeError as error:
+            log_refusal(Origin(request.request_id, origin), error)
+            raise
         async with aclosing(self._dispatcher.answer(question, context.time_remaining())) as events:
             async for event in events:
                 yield _event_to_proto(event)
@@ -133,8 +142,23 @@ def _pair_to_proto(pair: PairReport) -> pb.PairCheck:
     )
 
 
-def question_from_proto(request: pb.GenerateRequest) -> Question:
+def log_refusal(origin: Origin, error: RedServeError) -> None:
+    """The log line of a request that is none: nothing is known of it but what is wrong."""
+    log.info(
+        "request refused",
+        code=error.grpc_code,
+        reason=error.reason,
+        field=error.field,
+        **origin.log_ids,
+    )
+
+
+def question_from_proto(request: pb.GenerateRequest, context: TraceContext = NOWHERE) -> Question:
     """The question of a gRPC request; its content is checked later, by the dispatcher.
+
+    Args:
+        request: What came.
+        context: Where it stands in the client's own trace.
 
     Raises:
         InvalidArgument: A part is empty.
@@ -157,6 +181,7 @@ def question_from_proto(request: pb.GenerateRequest) -> Question:
         sampling=request.sampling,
         include_timeline=request.include_timeline,
         received_ns=now_ns(),
+        context=context,
     )
 
 

@@ -129,7 +129,7 @@ class EncoderClient:
         return [described_from_proto(described) for described in reply.pictures]
 
     async def encode(
-        self, call: EncodeCall, timeout_s: float
+        self, call: EncodeCall, timeout_s: float, metadata: tuple[tuple[str, str], ...] = ()
     ) -> AsyncGenerator[Published | Failed, None]:
         """Outcomes, as items are published or fail. Leaving the iterator cancels the call."""
         request = pb.EncodeRequest(
@@ -148,7 +148,7 @@ class EncoderClient:
                 for errand in call.errands
             ],
         )
-        stream = self._stub.Encode(request, timeout=timeout_s)
+        stream = self._stub.Encode(request, timeout=timeout_s, metadata=metadata)
         try:
             async for response in stream:
                 yield _outcome(response)

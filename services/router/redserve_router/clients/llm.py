@@ -162,12 +162,17 @@ class LlmClient:
         return TransportSpeed(reply.transport, reply.num_bytes, reply.seconds)
 
     async def generate(
-        self, request: SequenceRequest, timeout_s: float, *, watched: bool = False
+        self,
+        request: SequenceRequest,
+        timeout_s: float,
+        *,
+        watched: bool = False,
+        metadata: tuple[tuple[str, str], ...] = (),
     ) -> AsyncGenerator[LlmEvent, None]:
         """Events of a sequence, `BarsMade` if it is watched. Leaving the iterator cancels it."""
         message = sequence_request_to_proto(request)
         message.watched = watched
-        stream = self._stub.Generate(message, timeout=timeout_s)
+        stream = self._stub.Generate(message, timeout=timeout_s, metadata=metadata)
         try:
             async for response in stream:
                 yield _event(response)

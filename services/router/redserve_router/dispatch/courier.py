@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from redserve.errors import Cancelled, InternalError, Overloaded, RedServeError, Unavailable
 from redserve.routing import ItemFacts, spread_items
+from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
+from redserve.telemetry.tracing import Origin, running
 from redserve_router.clients.encoder import EncodeCall, Errand, Published
 from redserve_router.dispatch.retry_policy import backoff_s, may_try_again
+from redserve_router.dispatch.spans import describe_call
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
 
+    from redserve.telemetry.tracing import Span
     from redserve_router.clients.encoder import Failed
     from redserve_router.deadline import Deadline
     from redserve_router.dispatch.item_state import ItemState
@@ -37,6 +41,8 @@ class Destination:
         llm: That replica.
         received_ns: When the request came in; encoders serve the oldest first.
         deadline: Of the request.
+        request_id: As the client knows it.
+        span: Of the request.
     """
 
     sequence_id: str
@@ -44,6 +50,13 @@ class Destination:
     llm: LlmReplica
     received_ns: int
     deadline: Deadline
+    request_id: str
+    span: Span
+
+    @property
+    def log_ids(self) -> dict[str, str]:
+        """Fields of a log line about it."""
+        return Origin(self.request_id, self.span.context).log_ids
 
 
 class ItemCourier:
@@ -87,7 +100,7 @@ class ItemCourier:
         """The LLM replica has lost an embedding. A newer attempt under way answers that already."""
         if index >= len(self._items) or lost_attempt != self._items[index].attempt:
             return
-        log.info("item needed again", request=self._destination.sequence_id, item=index, why=why)
+        log.info("item needed again", item=index, why=why, **self._destination.log_ids)
         self._metrics.item_retries.labels("needed_again").inc()
         self.dispatch((index,))
 
@@ -170,8 +183,9 @@ class ItemCourier:
         errands = {errand.index: errand for errand in call.errands}
         self._used_encoders.add(encoder)
         timeout_s = self._destination.deadline.remaining_s()
-        with encoder.use():
-            async with aclosing(encoder.client.encode(call, timeout_s)) as outcomes:
+        with encoder.use(), running(self._span(encoder, call)) as span:
+            metadata = Origin(self._destination.request_id, span.context).metadata
+            async with aclosing(encoder.client.encode(call, timeout_s, metadata)) as outcomes:
                 while True:
                     try:
                         outcome = await anext(outcomes)
@@ -185,10 +199,24 @@ class ItemCourier:
                     if errand is not None and outcome.attempt == errand.attempt:
                         del errands[outcome.index]
                         self._take(encoder, errand, outcome)
+            if errands:
+                span.fail(lost.reason)
         # An attempt that is no longer the current one is somebody else's business.
         left = [s for s in states if s.index in errands and errands[s.index].attempt == s.attempt]
         if left and not self._over:
             self._call_failed(encoder, left, lost)
+
+    def _span(self, encoder: EncoderReplica, call: EncodeCall) -> Span:
+        attributes = describe_call(
+            "redserve.v1.EncoderService/Encode",
+            encoder.address,
+            generation=call.generation,
+            images=len(call.errands),
+            tokens=sum(errand.num_rows for errand in call.errands),
+        )
+        return self._destination.span.child(
+            "encode", now_ns(), kind="client", attributes=attributes
+        )
 
     def _encode_call(
         self, encoder: EncoderReplica, states: Sequence[ItemState], *, with_data: bool
@@ -270,10 +298,10 @@ class ItemCourier:
             state.begin_attempt()
         log.warning(
             "items are sent again",
-            request=self._destination.sequence_id,
             items=[state.index for state in states],
             failed_on=encoder.address,
             error=str(error),
+            **self._destination.log_ids,
         )
         self._spawn(self._send_later(states))
 

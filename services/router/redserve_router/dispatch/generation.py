@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from redserve.domain import FinishReason
 from redserve.errors import Cancelled, InternalError, Overloaded, RedServeError, Unavailable
+from redserve.telemetry.clock import now_ns
+from redserve.telemetry.tracing import Origin, running
 from redserve_router.answer import NewTokens
 from redserve_router.clients.llm import Admitted, BarsMade, ItemNeeded, SequenceFinished
 from redserve_router.dispatch.item_state import Outcome
+from redserve_router.dispatch.spans import describe_call
 from redserve_router.tasks import task_group
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from redserve.domain import SequenceRequest
     from redserve.telemetry.timeline import Bar
+    from redserve.telemetry.tracing import Span
     from redserve_router.clients.llm import LlmEvent
     from redserve_router.dispatch.courier import Destination, ItemCourier
     from redserve_router.dispatch.item_state import ItemState
@@ -120,18 +124,35 @@ class Generation:
                 state.outcome = Outcome.PREFIX_COVERED
         courier.dispatch(needed)
 
+    def _span(self) -> Span:
+        destination, request = self._destination, self._request
+        attributes = describe_call(
+            "redserve.v1.LlmService/Generate",
+            destination.llm.address,
+            generation=destination.generation,
+            prompt_tokens=request.num_prompt_tokens,
+            resumed_tokens=len(request.resume_token_ids),
+        )
+        return destination.span.child("generate", now_ns(), kind="client", attributes=attributes)
+
     async def _events(self) -> AsyncGenerator[LlmEvent, None]:
         """The replica's events; its end by anything but our own doing becomes `LlmLost`."""
         llm = self._destination.llm
         connection = llm.connection
         timeout_s = self._destination.deadline.remaining_s()
         try:
-            stream = llm.client.generate(
-                self._request, timeout_s, watched=self._on_bars is not None
-            )
-            async with aclosing(stream) as events:
-                async for event in events:
-                    yield event
+            with running(self._span()) as span:
+                stream = llm.client.generate(
+                    self._request,
+                    timeout_s,
+                    watched=self._on_bars is not None,
+                    metadata=Origin(self._destination.request_id, span.context).metadata,
+                )
+                async with aclosing(stream) as events:
+                    async for event in events:
+                        if isinstance(event, SequenceFinished):
+                            span.end(now_ns())
+                        yield event
         except (Unavailable, Cancelled) as error:
             if llm.connection == connection:
                 llm.broke(error)

@@ -10,18 +10,21 @@ from redserve.errors import DeadlineExceeded, Overloaded, Unavailable
 from redserve.routing import choose_llm
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
+from redserve.telemetry.tracing import Origin
 from redserve_router.answer import Finished, NewTokens, Progress, Started
 from redserve_router.clients.llm import SequenceFinished
 from redserve_router.dispatch.courier import Destination, ItemCourier
 from redserve_router.dispatch.generation import Generation, LlmLost
 from redserve_router.dispatch.item_state import ItemState
 from redserve_router.dispatch.preparation import prepare
+from redserve_router.dispatch.spans import describe_prepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from redserve.errors import RedServeError
     from redserve.telemetry.timeline import Bar
+    from redserve.telemetry.tracing import Span
     from redserve_router.answer import AnswerEvent
     from redserve_router.clients.llm import Admitted
     from redserve_router.deadline import Deadline
@@ -48,8 +51,13 @@ class RequestLife:
         deadline: When it must be over.
         timeline: Collects where its time goes.
         send: Takes every event of the answer, in order.
+        span: Of the request.
 
     Attributes:
+        span: As given; whoever gave it ends it.
+        origin: What is done for the request belongs to.
+        request_id: As the client knows it.
+        sequence_id: As encoders and LLM replicas know it.
         deadline: As given.
         received_ns: When the question arrived.
         items: State of every item, once the pictures are known.
@@ -68,7 +76,12 @@ class RequestLife:
         deadline: Deadline,
         timeline: TimelineBuilder,
         send: Callable[[AnswerEvent], None],
+        span: Span,
     ) -> None:
+        self.span = span
+        self.request_id = question.request_id
+        self.sequence_id = question.sequence_id
+        self.origin = Origin(question.request_id, span.context)
         self.deadline = deadline
         self.received_ns = question.received_ns
         self.items: tuple[ItemState, ...] = ()
@@ -107,6 +120,7 @@ class RequestLife:
     async def _run(self) -> None:
         prepared = await prepare(self._question, self._services, self.deadline, self._timeline)
         self.num_prompt_tokens = len(prepared.token_ids)
+        describe_prepared(self.span, prepared)
         self.items = tuple(
             ItemState(item, picture)
             for item, picture in zip(prepared.items, prepared.pictures, strict=True)
@@ -149,6 +163,8 @@ class RequestLife:
             llm=llm,
             received_ns=self._question.received_ns,
             deadline=self.deadline,
+            request_id=self.request_id,
+            span=self.span,
         )
 
         def hire_courier(group: asyncio.TaskGroup) -> ItemCourier:
@@ -201,11 +217,11 @@ class RequestLife:
         self._timeline.add("failover", now_ns(), detail=f"{llm.address} {what}")
         log.warning(
             "LLM replica lost a request",
-            request=self._question.sequence_id,
             replica=llm.address,
             what=what,
             num_tokens=len(self.made),
             error=str(loss.error),
+            **self.origin.log_ids,
         )
 
     def _on_admitted(self, event: Admitted) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redserve.telemetry.metrics import RouterMetrics
+    from redserve.telemetry.tracing import Tracing
     from redserve_router.ledger import Ledger
     from redserve_router.limits import Limits
     from redserve_router.media.collect import PictureCollector
@@ -31,6 +32,7 @@ class RouterServices:
         timelines: The last finished ones.
         limits: Patience and room.
         ledger: What was promised and what came of it.
+        tracing: Makes spans.
     """
 
     name: str
@@ -43,3 +45,4 @@ class RouterServices:
     timelines: TimelineStore
     limits: Limits
     ledger: Ledger
+    tracing: Tracing

@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from redserve_router.http.page.playground import Playground
 
 REQUEST_ID_HEADER = "x-request-id"
+OPEN_METRICS = "application/openmetrics-text"
 BODY_OVERHEAD_BYTES = 1024 * 1024
 """For text and JSON around the pictures."""
 
@@ -106,10 +108,14 @@ class HttpDoor:
             return _json({"status": "ready"})
         return _json({"status": "not ready", "reason": reason}, 503)
 
-    async def _metrics(self, _request: Request) -> Response:
-        return Response(
-            generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+    async def _metrics(self, request: Request) -> Response:
+        accepted = request.headers.get("accept", "")
+        if OPEN_METRICS in accepted:  # only this format has exemplars
+            encode, kind = choose_encoder(accepted)
+            page = encode(self._registry)
+        else:
+            page, kind = generate_latest(self._registry), CONTENT_TYPE_LATEST
+        return Response(page, headers={"Content-Type": kind})
 
     def _model_object(self) -> dict[str, Any]:
         return {

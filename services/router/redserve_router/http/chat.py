@@ -11,11 +11,13 @@ from starlette.responses import Response
 
 from redserve.errors import Cancelled, InternalError, RedServeError
 from redserve.telemetry.log import get_logger
+from redserve.telemetry.tracing import Origin, context_of
 from redserve_router.answer import Finished, NewTokens, Progress, Started
 from redserve_router.http.errors import error_object, error_response, too_large
 from redserve_router.http.parse import parse_chat
 from redserve_router.http.replies import ReplyMaker, progress_object
 from redserve_router.http.sse import DONE, EventStream, sse_data, until_disconnected
+from redserve_router.servicer import log_refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -58,9 +60,11 @@ class ChatEndpoint:
             return Response(status_code=Cancelled.http_status)
         if body is None:
             return too_large(self._max_body_bytes)
+        context = context_of(request.headers.items())
         try:
-            call = parse_chat(body, request.state.request_id)
+            call = parse_chat(body, request.state.request_id, context)
         except RedServeError as error:
+            log_refusal(Origin(request.state.request_id, context), error)
             return error_response(error, error.field)
         del body  # the question has what it needs; pictures may be large
         answer = self._dispatcher.answer(call.question, None)

@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 from redserve.errors import InvalidArgument
 from redserve.telemetry.clock import now_ns
+from redserve.telemetry.tracing import NOWHERE, TraceContext
 from redserve.v1 import types_pb2
 from redserve_router.http.schemas import ChatCompletionBody, RedServeOptions
 from redserve_router.http.unsupported import without_unsupported
@@ -61,8 +62,13 @@ class ChatCall:
         return name.replace(".parts", ".content")
 
 
-def parse_chat(body: bytes, request_id: str) -> ChatCall:
+def parse_chat(body: bytes, request_id: str, context: TraceContext = NOWHERE) -> ChatCall:
     """Read a body.
+
+    Args:
+        body: What came.
+        request_id: The client's id, or one that was made.
+        context: Where the request stands in the client's own trace.
 
     Raises:
         InvalidArgument: It is no JSON object, or a field is wrong; `field` is the HTTP one.
@@ -92,6 +98,7 @@ def parse_chat(body: bytes, request_id: str) -> ChatCall:
         include_timeline=ours.timeline,
         received_ns=now_ns(),
         watched=ours.progress,
+        context=context,
     )
     return ChatCall(
         question=question,

@@ -1,0 +1,123 @@
+"""What is written down of a request when it ends: metrics, promises, timeline, span, log line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from redserve.errors import Cancelled
+from redserve.telemetry.first_token import first_token_parts
+from redserve.telemetry.log import get_logger
+from redserve.telemetry.transport_times import transport_times
+from redserve_router.dispatch.item_state import Outcome
+from redserve_router.dispatch.reckoning import reckon
+from redserve_router.dispatch.spans import end_span
+
+if TYPE_CHECKING:
+    from redserve.errors import RedServeError
+    from redserve.slo import Ended
+    from redserve.telemetry.metrics import RouterMetrics
+    from redserve.telemetry.timeline import Timeline
+    from redserve_router.dispatch.life import RequestLife
+    from redserve_router.dispatch.services import RouterServices
+
+log = get_logger()
+
+OK: Final = "OK"
+
+
+def close_accounts(
+    life: RequestLife, services: RouterServices, timeline: Timeline, error: RedServeError | None
+) -> None:
+    """Write down a request that has ended, however it ended.
+
+    Args:
+        life: The request.
+        services: Who keeps the books.
+        timeline: Of it, complete.
+        error: What it ended by; `Cancelled` when the client left.
+    """
+    code = OK if error is None else error.grpc_code
+    reckoned = reckon(life, timeline, code)
+    services.ledger.note(reckoned)
+    _count(life, services.metrics, code)
+    _measure(life, services.metrics, reckoned, timeline if error is None else None)
+    if life.num_prompt_tokens:
+        services.timelines.keep(timeline)
+    end_span(life, services, timeline, error)
+    _log(life, services, reckoned, timeline, error)
+
+
+def _count(life: RequestLife, metrics: RouterMetrics, code: str) -> None:
+    metrics.requests.labels(code).inc()
+    metrics.prompt_tokens.inc(life.num_prompt_tokens)
+    metrics.output_tokens.inc(len(life.made))
+    for state in life.items:
+        if state.outcome is not None:
+            metrics.items.labels(state.outcome.value).inc()
+        elif code not in (OK, Cancelled.grpc_code):
+            metrics.items.labels(Outcome.FAILED.value).inc()
+
+
+def _measure(
+    life: RequestLife, metrics: RouterMetrics, reckoned: Ended, answered: Timeline | None
+) -> None:
+    """Latencies; a request that is traced leads from their buckets to its trace.
+
+    Args:
+        life: The request.
+        metrics: Where they go.
+        reckoned: What promises are judged by.
+        answered: Its timeline if it ended well.
+    """
+    exemplar = {"trace_id": life.span.context.trace_id} if life.span.recording else None
+    metrics.duration.observe(reckoned.duration_s, exemplar)
+    if reckoned.first_token_s is not None:
+        metrics.ttft.observe(reckoned.first_token_s, exemplar)
+    if answered is None:
+        return
+    if reckoned.time_per_output_token_s is not None:
+        metrics.tpot.observe(reckoned.time_per_output_token_s, exemplar)
+    if answered.overlap_ratio is not None:
+        metrics.overlap_ratio.observe(answered.overlap_ratio)
+    for part, spent_ns in first_token_parts(answered).items():
+        metrics.first_token_part.labels(part).observe(spent_ns / 1e9)
+    for item in transport_times(answered.bars):
+        metrics.transport_item.labels("exposed").observe(item.exposed_ns / 1e9)
+        metrics.transport_item.labels("hidden").observe(item.hidden_ns / 1e9)
+
+
+def _log(
+    life: RequestLife,
+    services: RouterServices,
+    reckoned: Ended,
+    timeline: Timeline,
+    error: RedServeError | None,
+) -> None:
+    """One line per request: ids and figures, nothing that the client sent."""
+    fields: dict[str, Any] = {
+        **life.origin.log_ids,
+        "sequence_id": life.sequence_id,
+        "code": OK if error is None else error.grpc_code,
+        "model": services.model_name,
+        "images": len(life.items),
+        "image_tokens": sum(state.item.num_rows for state in life.items),
+        "prompt_tokens": life.num_prompt_tokens,
+        "output_tokens": len(life.made),
+        "duration_ms": round(reckoned.duration_s * 1e3, 1),
+    }
+    if reckoned.first_token_s is not None:
+        fields["ttft_ms"] = round(reckoned.first_token_s * 1e3, 1)
+    if timeline.overlap_ratio is not None:
+        fields["overlap"] = round(timeline.overlap_ratio, 3)
+    if life.finished is not None:
+        fields["cached_tokens"] = life.finished.usage.num_cached_tokens
+        fields["finish_reason"] = life.finished.reason.name.lower()
+    write = log.info
+    if error is not None:
+        fields["reason"] = error.reason
+        if error.field is not None:
+            fields["field"] = error.field
+        if error.http_status >= 500:
+            # Its sentence is about us. That of a client's mistake may quote what the client sent.
+            write, fields["error"] = log.warning, str(error)
+    write("request ended", **fields)
