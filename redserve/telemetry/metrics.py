@@ -309,6 +309,11 @@ class TransportMetrics:
             "Bytes of the tensor pool by state: used, free, or of used those that are quarantined",
             ["state"], registry=registry,
         )  # fmt: skip
+        self.read_server_restarts = Counter(
+            "redserve_transport_read_server_restarts",
+            "Times that the process that others read from over TCP ended and was started again",
+            registry=registry,
+        )  # fmt: skip
 
 
 class OperatorMetrics:

@@ -7,7 +7,7 @@ hold a `Puller` or a `ProducerSide` and never learn which it is.
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from redserve.errors import ConfigError
@@ -19,17 +19,19 @@ from redserve.transport.either import EitherTransport
 from redserve.transport.lease_table import LeaseTable
 from redserve.transport.nixl import rdma, tcp
 from redserve.transport.nixl.endpoint import Endpoint
-from redserve.transport.nixl.library import AgentError
-from redserve.transport.nixl.transport import NixlTransport, peer_info
+from redserve.transport.nixl.library import AgentError, version
+from redserve.transport.nixl.read_server import ReadServer
+from redserve.transport.nixl.transport import BACKEND, NixlTransport, peer_info
+from redserve.transport.producer_side import ProducerSide
 from redserve.transport.puller import Puller
-from redserve.v1.transport_pb2_grpc import add_TransportServiceServicer_to_server
+from redserve.transport.slab import SharedSlab
 from redserve.wire.channel import open_channel
 
 if TYPE_CHECKING:
     from redserve.telemetry.metrics import TransportMetrics
     from redserve.transport.base import Producer, Transport
+    from redserve.transport.nixl.read_server import Served
     from redserve.transport.pool import Pool
-    from redserve.wire.server import ServiceServer
 
 log = get_logger()
 
@@ -38,36 +40,6 @@ RDMA: Final = "rdma"
 TCP: Final = "tcp"
 KINDS = (AUTO, RDMA, TCP, grpc_stream.BACKEND, inproc.BACKEND)
 _FIELD: Final = "spec.transport.type"
-
-
-@dataclass(frozen=True, slots=True)
-class ProducerSide:
-    """All that a producer needs: offer tensors in `lease_table`, serve `servicer`.
-
-    Attributes:
-        lease_table: Where tensors are offered and withdrawn.
-        peer_info: What to tell consumers along with a tensor's key.
-        servicer: The TransportService, for `ServiceServer.add`; see `add_to`.
-        transport: The best data path that this process offers; all but inproc offer gRPC too.
-        endpoint: Of one-sided reads; None where there are none.
-    """
-
-    lease_table: LeaseTable
-    peer_info: PeerInfo
-    servicer: grpc_stream.TransportServicer
-    transport: str
-    endpoint: Endpoint | None = None
-
-    def add_to(self, server: ServiceServer) -> None:
-        """Serve it; before `server.start`."""
-        server.add(add_TransportServiceServicer_to_server, self.servicer, grpc_stream.SERVICE_NAME)
-
-    def close(self) -> None:
-        """Stop being found and read by consumers; idempotent. The process ends by `leave`."""
-        inproc.unregister(self.peer_info.address, self.lease_table)
-        if self.endpoint is not None:
-            # Somebody who still reads would not take the end of the agent well, nor would we.
-            self.endpoint.close(leave_it=self.lease_table.num_leases > 0)
 
 
 def make_consumer(
@@ -123,22 +95,63 @@ def make_producer(
         ConfigError: No such kind, or this process cannot do it; says what is missing.
     """
     _check(kind)
-    incarnation = _new_incarnation(name)
-    table = LeaseTable(pool, incarnation, ttl_s)
-    endpoint = _endpoint(kind, pool, incarnation, serves=True)
-    if endpoint is not None:
-        peer = peer_info(endpoint, pool, incarnation, advertise_address)
-        transport = _one_sided(kind)
-    else:
-        transport = inproc.BACKEND if kind == inproc.BACKEND else grpc_stream.BACKEND
-        peer = PeerInfo(incarnation, transport, advertise_address, pool_bytes=pool.num_bytes)
-    if kind == inproc.BACKEND:
-        inproc.register(advertise_address, table)
     _observe(pool, metrics)
+    if kind == TCP:
+        side = _read_by_tcp(pool, name, advertise_address, ttl_s, metrics)
+    else:
+        incarnation = _new_incarnation(name)
+        table = LeaseTable(pool, incarnation, ttl_s)
+        endpoint = _endpoint(kind, pool, incarnation, serves=True)
+        if endpoint is not None:
+            peer = peer_info(endpoint, pool, incarnation, advertise_address)
+            transport = RDMA
+        else:
+            transport = inproc.BACKEND if kind == inproc.BACKEND else grpc_stream.BACKEND
+            peer = PeerInfo(incarnation, transport, advertise_address, pool_bytes=pool.num_bytes)
+        if kind == inproc.BACKEND:
+            inproc.register(advertise_address, table)
+        servicer = grpc_stream.TransportServicer(table, peer, metrics, transport)
+        side = ProducerSide(table, servicer, transport, endpoint=endpoint)
     if metrics is not None:
-        metrics.info.labels(transport=transport).set(1)
-    servicer = grpc_stream.TransportServicer(table, peer, metrics, transport)
-    return ProducerSide(table, peer, servicer, transport, endpoint)
+        metrics.info.labels(transport=side.transport).set(1)
+    return side
+
+
+def _read_by_tcp(
+    pool: Pool, name: str, address: str, ttl_s: float, metrics: TransportMetrics | None
+) -> ProducerSide:
+    """A producer whose pool is read from a process of its own; see `read_server`."""
+    problem = tcp.wrong(ucx_in_force())
+    if problem is not None:
+        raise ConfigError(f"TCP is not to be had: {problem}", field=_FIELD)
+    if not isinstance(pool.slab, SharedSlab):
+        raise TypeError("type TCP needs a pool that processes share: see `make_pool`")
+    table = LeaseTable(pool, _new_incarnation(name), ttl_s)
+    servicer = grpc_stream.TransportServicer(
+        table, PeerInfo(table.incarnation, grpc_stream.BACKEND, address), metrics, TCP
+    )
+
+    def use(served: Served) -> None:
+        if served.number and metrics is not None:
+            metrics.read_server_restarts.inc()
+        # Whoever knows the former process only finds that it is gone, and hears of the successor.
+        servicer.peer = PeerInfo(
+            served.name,
+            BACKEND,
+            address,
+            metadata=served.metadata,
+            pool_address=served.address,
+            pool_bytes=pool.num_bytes,
+            library=version(),
+        )
+        table.incarnation = served.name
+
+    try:
+        server = ReadServer(pool.slab, partial(_new_incarnation, name), use)
+    except AgentError as error:
+        why = _with_environment(error)
+        raise ConfigError(f"TCP is not to be had: {why}", field=_FIELD) from error
+    return ProducerSide(table, servicer, TCP, server=server)
 
 
 def _endpoint(kind: str, pool: Pool, incarnation: str, *, serves: bool) -> Endpoint | None:

@@ -64,6 +64,9 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
         metrics: Counts what leaves.
         kind: What reads that do not come here are made by: "rdma" or "tcp"; "grpc" if there are
             none.
+
+    Attributes:
+        peer: Who to say that this process is; changes with the process that it is read from.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
         kind: str = BACKEND,
     ) -> None:
         self._table = lease_table
-        self._peer = peer_info
+        self.peer = peer_info
         self._bytes_out = self._read_out = None
         if metrics is not None:
             self._bytes_out = metrics.moved_bytes.labels(transport=BACKEND, direction="out")
@@ -89,7 +92,7 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> pb.HelloResponse:
         """Who is here."""
-        return pb.HelloResponse(peer=peer_to_proto(self._peer))
+        return pb.HelloResponse(peer=peer_to_proto(self.peer))
 
     async def Prepare(  # noqa: N802  # gRPC's name
         self,

@@ -14,7 +14,7 @@ from redserve.spec.settings import ucx_net_devices, ucx_transports
 from redserve.telemetry.log import get_logger
 from redserve.transport.nixl import rdma
 from redserve.transport.pool import Pool
-from redserve.transport.slab import HostSlab
+from redserve.transport.slab import HostSlab, SharedSlab
 
 if TYPE_CHECKING:
     from redserve.transport.slab import Memory, Slab
@@ -83,8 +83,17 @@ def place(kind: str, num_bytes: int, device: DeviceMemory | None) -> Placement:
     )
 
 
-def make_pool(kind: str, num_bytes: int, device: DeviceMemory | None) -> Pool:
+def make_pool(
+    kind: str, num_bytes: int, device: DeviceMemory | None, *, is_source: bool = False
+) -> Pool:
     """A pool where `place` says, and a log line that tells why.
+
+    Args:
+        kind: The transport that is asked for.
+        num_bytes: Size.
+        device: As of `place`.
+        is_source: Whether others read from it. With "tcp" that is done by a process of its own,
+            so it must be able to map it.
 
     Raises:
         ConfigError: The device has no room for it.
@@ -93,4 +102,4 @@ def make_pool(kind: str, num_bytes: int, device: DeviceMemory | None) -> Pool:
     log.info("embeddings have memory", memory=where.memory, num_bytes=num_bytes, why=where.why)
     if where.memory == "vram" and device is not None:
         return Pool(num_bytes, make_slab=device.make_slab)
-    return Pool(num_bytes, make_slab=HostSlab)
+    return Pool(num_bytes, make_slab=SharedSlab if is_source and kind == "tcp" else HostSlab)

@@ -6,6 +6,10 @@ that a peer may still read or write must not vanish.
 
 from __future__ import annotations
 
+import fcntl
+import mmap
+import os
+import weakref
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import numpy as np
@@ -64,23 +68,16 @@ class Slab(Protocol):
         ...
 
 
-class HostSlab:
-    """Host memory.
-
-    Args:
-        num_bytes: Size. Touched now, so that no transfer waits for the kernel to map pages.
-    """
+class _HostBytes:
+    """What all host memory has in common."""
 
     memory: Memory = "dram"
     device_id: int = 0
 
-    def __init__(self, num_bytes: int) -> None:
-        memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % _ALIGNMENT
-        self.host: NDArray[np.uint8] = memory[start : start + num_bytes]
-        self.host.fill(0)
-        self.num_bytes = num_bytes
-        self.address = self.host.ctypes.data
+    def __init__(self, host: NDArray[np.uint8]) -> None:
+        self.host: NDArray[np.uint8] = host
+        self.num_bytes = len(host)
+        self.address = host.ctypes.data
 
     def enter_thread(self) -> None:
         """See `Slab`."""
@@ -92,3 +89,50 @@ class HostSlab:
     def write(self, start: int, data: bytes | memoryview) -> None:
         """See `Slab`."""
         self.host[start : start + len(data)].data[:] = data
+
+
+class HostSlab(_HostBytes):
+    """Host memory.
+
+    Args:
+        num_bytes: Size. Touched now, so that no transfer waits for the kernel to map pages.
+    """
+
+    def __init__(self, num_bytes: int) -> None:
+        memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % _ALIGNMENT
+        super().__init__(memory[start : start + num_bytes])
+        self.host.fill(0)
+
+
+class SharedSlab(_HostBytes):
+    """Host memory that another process can map as well, by its file descriptor.
+
+    It has no name: whoever is not given the descriptor cannot find it, and the kernel takes the
+    memory back with the last process that maps it.
+
+    Args:
+        num_bytes: Size, of whole memory pages. The kernel maps, and zeroes, all of them now.
+        descriptor: Of a slab that another process made, to map that one; the caller keeps it.
+
+    Attributes:
+        descriptor: What to pass on; closed with the slab that made it.
+
+    Raises:
+        OSError: The kernel has no such memory, or `descriptor` is not of such a slab.
+    """
+
+    def __init__(self, num_bytes: int, descriptor: int | None = None) -> None:
+        if descriptor is None:
+            self.descriptor = os.memfd_create(
+                "redserve-pool", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+            )
+            weakref.finalize(self, os.close, self.descriptor)
+            os.ftruncate(self.descriptor, num_bytes)
+            # Nobody who maps it can have it shrink under the others, who would die of it.
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
+        else:
+            self.descriptor = descriptor
+        how = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        super().__init__(np.frombuffer(mmap.mmap(self.descriptor, num_bytes, how), np.uint8))

@@ -73,6 +73,24 @@ def test_an_encoder_killed_while_it_is_read_from(service: Service) -> None:
     assert rest_of(service.ask(40, 3))[0] == service.expected(40, 3)
 
 
+def test_the_end_of_a_process_that_is_read_from(service: Service) -> None:
+    """One for each encoder: what UCX can end is that process, and no encoder."""
+    readers = []
+    for encoder in ENCODERS:
+        pid = service.pid(encoder)
+        children = Path(f"/proc/{pid}/task").glob("*/children")
+        readers += [int(child) for file in children for child in file.read_text().split()]
+    assert len(readers) == len(ENCODERS)
+    pids = [service.pid(encoder) for encoder in ENCODERS]
+    call = service.ask(50, 8)
+    assert next(call).HasField("started")
+    for reader in readers:
+        os.kill(reader, signal.SIGKILL)
+    assert rest_of(call)[0] == service.expected(50, 8)
+    assert [service.pid(encoder) for encoder in ENCODERS] == pids
+    assert rest_of(service.ask(60, 4))[0] == service.expected(60, 4)
+
+
 def test_the_demo_answers_right(tmp_path: Path) -> None:
     manifest = yaml.safe_load((ROOT / "examples/redservice.yaml").read_text())
     manifest["spec"]["model"]["uri"] = f"file://{ROOT / 'examples/demo-model'}"

@@ -1,6 +1,6 @@
 """A process of a test: it answers requests, one line of JSON each, and ends with its parent.
 
-    {"op": "state"} ─► stdin      stdout ─► {"cpu_s": 0.4}
+    {"op": "state"} ─► stdin      stdout ─► {"used": 4096}
 
 Whatever else writes to stdout (UCX does) is led to stderr.
 """

@@ -39,7 +39,7 @@ class Consumer:
 
     async def pull(self, peer: dict[str, Any], size: int, deadline_s: float) -> dict[str, Any]:
         """Once; `whole` says whether the bytes are right."""
-        region = self.pool.alloc(size)
+        region = await self.pool.alloc_wait(size, deadline_s)
         region.view[:] = 0
         result = await self._pull(peer_from_json(peer), region, deadline_s)
         whole = result["error"] is None and is_filled(region)
@@ -47,8 +47,8 @@ class Consumer:
         return {**result, "whole": whole}
 
     async def start(self, peer: dict[str, Any], size: int, deadline_s: float) -> dict[str, Any]:
-        """Pull over and over until a pull fails; answers when bytes are on their way."""
-        regions = [self.pool.alloc(size) for _ in range(STREAMS)]
+        """Pull over and over until a pull fails; answers when bytes are on their way, or if not."""
+        regions = [await self.pool.alloc_wait(size, deadline_s) for _ in range(STREAMS)]
         for region in regions:
             region.view[:] = 0
         source = peer_from_json(peer)
@@ -56,8 +56,13 @@ class Consumer:
             asyncio.create_task(self._pull_for_ever(source, region, deadline_s))
             for region in regions
         ]
-        await until(lambda: any(bool(region.view[0]) for region in regions))
-        return {}
+        await until(
+            lambda: (
+                any(bool(region.view[0]) for region in regions)
+                or all(stream.done() for stream in self.streams)
+            )
+        )
+        return {"reading": not all(stream.done() for stream in self.streams)}
 
     async def failures(self) -> dict[str, Any]:
         """Wait until all streams have failed; their regions are freed then."""
@@ -65,7 +70,6 @@ class Consumer:
 
     async def state(self) -> dict[str, Any]:
         return {
-            "cpu_s": time.process_time(),
             "quarantined": self.pool.quarantined_bytes,
             "used": self.pool.used_bytes,
         }

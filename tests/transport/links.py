@@ -11,8 +11,9 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from redserve.telemetry.metrics import TransportMetrics
-from redserve.transport.factory import ProducerSide, make_consumer, make_producer
-from redserve.transport.pool import Pool, Region
+from redserve.transport.factory import make_consumer, make_producer
+from redserve.transport.placement import make_pool
+from redserve.transport.pool import Pool
 from redserve.wire.server import ServiceServer
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from redserve.transport.lease_table import LeaseTable
+    from redserve.transport.pool import Region
+    from redserve.transport.producer_side import ProducerSide
     from redserve.transport.puller import Puller
 
 MIB = 1 << 20
@@ -83,7 +86,8 @@ def make_link(
     metrics = TransportMetrics(registry)
     server = ServiceServer("127.0.0.1", 0)
     server.bind()
-    producer_pool, consumer_pool = Pool(producer_bytes), Pool(consumer_bytes)
+    producer_pool = make_pool(kind, producer_bytes, None, is_source=True)
+    consumer_pool = Pool(consumer_bytes)
     side = make_producer(kind, producer_pool, "producer", server.address, ttl_s, metrics)
     side.add_to(server)
     puller = make_consumer(kind, consumer_pool, "consumer", "", metrics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from tests.transport.child import peer_from_json, peer_to_json
 from tests.transport.links import MIB
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from redserve.transport.base import PeerInfo
@@ -50,7 +50,12 @@ class Child:
         return self.process.returncode is None
 
     def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        """To it, and to the process that it is read from, which would go on alone.
+
+        Not when it is killed: that one has to see to its end by itself.
+        """
+        for pid in self.tree() if number is not signal.SIGKILL else [self.process.pid]:
+            os.kill(pid, number)
 
     async def wait(self) -> int:
         return await asyncio.wait_for(self.process.wait(), ANSWER_TIMEOUT_S)
@@ -74,14 +79,40 @@ class Child:
     def port(self) -> int:
         return int(self.peer.address.rpartition(":")[2])
 
+    def tree(self) -> list[int]:
+        """Its process id, and those of the processes that it has started."""
+        pids = [self.process.pid]
+        for pid in pids:
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                pids += [int(child) for child in children.read_text().split()]
+        return pids
+
+    def read_server(self) -> int:
+        """Process id of the one that it is read from."""
+        (pid,) = self.tree()[1:]
+        return pid
+
     def num_descriptors(self) -> int:
-        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+        return sum(1 for pid in self.tree() for _ in Path(f"/proc/{pid}/fd").iterdir())
 
     def resident_bytes(self) -> int:
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) << 10
-        raise AssertionError("the process has no memory (any more)")
+        """Of all of them; memory that they share counts for each."""
+        return sum(_resident_bytes(pid) for pid in self.tree())
+
+    def cpu_s(self) -> float:
+        """Seconds that all of them have computed so far."""
+        ticks = 0
+        for pid in self.tree():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_bytes(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) << 10
+    raise AssertionError("the process has no memory (any more)")
 
 
 async def read_answer(process: asyncio.subprocess.Process, timeout_s: float) -> dict[str, Any]:

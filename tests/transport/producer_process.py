@@ -8,14 +8,13 @@ It offers "k-SIZE" for each size, filled by `fill`.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
 from redserve.telemetry.metrics import TransportMetrics
 from redserve.transport.factory import make_producer
-from redserve.transport.pool import Pool
+from redserve.transport.placement import make_pool
 from redserve.wire.server import ServiceServer
 from tests.transport.child import answer, arguments, fill, own_stdout, peer_to_json
 
@@ -31,7 +30,7 @@ async def main(
     server = ServiceServer(host, port)
     server.bind()
     registry = CollectorRegistry()
-    pool = Pool(sum(sizes) + len(sizes) * 4096)
+    pool = make_pool(kind, sum(sizes) + len(sizes) * 4096, None, is_source=True)
     metrics = TransportMetrics(registry)
     side = make_producer(kind, pool, "producer", server.address, ttl_s, metrics)
     side.add_to(server)
@@ -45,7 +44,6 @@ async def main(
     async def state() -> dict[str, Any]:
         labels = {"transport": kind, "direction": "out"}
         return {
-            "cpu_s": time.process_time(),
             "leases": side.lease_table.num_leases,
             "out": registry.get_sample_value("redserve_transport_bytes_total", labels) or 0.0,
         }
@@ -54,7 +52,10 @@ async def main(
         regions[size].view[at] ^= 1
         return {}
 
-    await answer(out, peer_to_json(side.peer_info), state=state, flip=flip)
+    async def current() -> dict[str, Any]:
+        return peer_to_json(await side.current())
+
+    await answer(out, peer_to_json(side.peer_info), state=state, flip=flip, current=current)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from redserve.transport.base import Descriptor, PeerInfo, PeerUnreachable
 from redserve.transport.buffer import Buffer, Segment
 from redserve.transport.either import EitherTransport
 from redserve.transport.nixl.library import version
-from redserve.transport.nixl.transport import NixlTransport, peer_info
+from redserve.transport.nixl.transport import NixlTransport
 from redserve.transport.pool import Pool
 from tests.transport.links import make_link
 
@@ -140,9 +140,7 @@ async def test_peers_that_would_harm_one_of_the_two_processes_are_refused():
     link = make_link("tcp")
     transport = link.puller._transport
     assert isinstance(transport, NixlTransport)
-    endpoint, pool = link.side.endpoint, link.producer_pool
-    assert endpoint is not None
-    good = peer_info(endpoint, pool, "p-1", "there")
+    good = link.side.peer_info
     transport.add_peer(good)
     assert good.library == version() != ""
     for change, words in (

@@ -11,7 +11,9 @@ from redserve.transport import factory
 from redserve.transport.factory import make_consumer, make_producer
 from redserve.transport.nixl import rdma, tcp
 from redserve.transport.nixl.library import AgentError
+from redserve.transport.placement import make_pool
 from redserve.transport.pool import Pool
+from redserve.transport.producer_side import ProducerSide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +32,9 @@ def consumer(kind: str) -> object:
 
 
 def producer(kind: str) -> object:
-    return make_producer(kind, Pool(4096), "p", "127.0.0.1:1", 1.0, None)
+    return make_producer(
+        kind, make_pool(kind, 4096, None, is_source=True), "p", "127.0.0.1:1", 1.0, None
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,7 @@ def test_what_is_not_tcp_is_not_called_so(
     make: Callable[[str], object], transports: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(factory, "Endpoint", unexpected)
+    monkeypatch.setattr(factory, "ReadServer", unexpected)
     monkeypatch.setenv("UCX_TLS", transports)
     with pytest.raises(ConfigError) as caught:
         make("tcp")
@@ -59,6 +64,7 @@ def test_what_is_not_tcp_is_not_called_so(
 @pytest.mark.parametrize("ports", ["", "abc", "9-8", "1-65536", "0", "29600:29615"])
 def test_a_range_of_ports_that_is_none(ports: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(factory, "Endpoint", unexpected)
+    monkeypatch.setattr(factory, "ReadServer", unexpected)
     monkeypatch.setenv("UCX_TLS", "tcp")
     monkeypatch.setenv("UCX_TCP_PORT_RANGE", ports)
     with pytest.raises(ConfigError, match=f"UCX_TCP_PORT_RANGE={ports} is no range of ports"):
@@ -85,6 +91,6 @@ def test_auto_goes_on_by_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rdma, "missing", lambda *_: None)
     monkeypatch.delenv("UCX_TLS")
     made = producer("auto")
-    assert isinstance(made, factory.ProducerSide)
+    assert isinstance(made, ProducerSide)
     assert made.transport == "grpc"
     made.close()

@@ -16,12 +16,13 @@ from redserve.errors import (
     Unavailable,
 )
 from redserve.transport.factory import make_producer
-from redserve.transport.pool import Pool, Region
+from redserve.transport.placement import make_pool
 from redserve.wire.server import ServiceServer
 from tests.transport.links import MIB, Link, linked, make_link, payload, until
 
 if TYPE_CHECKING:
     from redserve.transport.base import Descriptor
+    from redserve.transport.pool import Region
 
 CANARY = 0xA5
 
@@ -240,7 +241,7 @@ async def test_a_successor_at_the_same_address_is_noticed(kind: str, knows_the_k
         port = link.server.port
         await link.server.drain(0)
 
-        pool = Pool(MIB)
+        pool = make_pool(kind, MIB, None, is_source=True)
         server = ServiceServer("127.0.0.1", port)
         successor = make_producer(kind, pool, "producer", f"127.0.0.1:{port}", 30.0, None)
         successor.add_to(server)

@@ -102,6 +102,11 @@ class Agent:
             raise AgentError(f"UCX cannot start: {error}") from error
 
     @property
+    def address(self) -> int:
+        """Of the first byte of the slab."""
+        return self._me.address
+
+    @property
     def metadata(self) -> bytes:
         """What a peer needs to read from here."""
         return bytes(self._agent.getLocalMD())

@@ -18,6 +18,8 @@ from redserve.wire.errors import from_rpc_error
 from redserve.wire.transport import peer_to_proto
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from redserve.transport.base import PeerInfo
     from redserve_encoder.delivery import GenerationTag
     from redserve_encoder.vision import ModelInfo
@@ -48,14 +50,14 @@ class Answer:
 class LlmClients:
     """Announces embeddings over one channel per LLM replica. The event loop owns it."""
 
-    def __init__(self, producer: PeerInfo, model: ModelInfo) -> None:
+    def __init__(self, producer: Callable[[], Awaitable[PeerInfo]], model: ModelInfo) -> None:
         """Connect to nobody yet.
 
         Args:
-            producer: This process, for whoever pulls.
+            producer: This process, for whoever pulls; see `ProducerSide.current`.
             model: Says what an embedding looks like.
         """
-        self._producer = peer_to_proto(producer)
+        self._producer = producer
         self._model = model
         self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
         self._num_calls: dict[str, int] = {}
@@ -91,6 +93,11 @@ class LlmClients:
             DeadlineExceeded: The deadline has passed.
             RedServeError: Whatever else it says.
         """
+        try:
+            async with asyncio.timeout(deadline_s - time.monotonic()):
+                producer = await self._producer()
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed, and nobody could read from here") from None
         request = pb.EmbeddingReadyRequest(
             tag=pb.GenerationTag(
                 request_id=tag.request_id,
@@ -101,7 +108,7 @@ class LlmClients:
             tensor_key=key,
             shape=[self._model.num_layers, num_rows, self._model.hidden_size],
             dtype=self._model.dtype,
-            producer=self._producer,
+            producer=peer_to_proto(producer),
         )
         for delay_s in RETRY_DELAYS_S:
             try:

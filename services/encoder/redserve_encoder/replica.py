@@ -77,7 +77,9 @@ class EncoderReplica:
             settings.otlp_endpoint, role="encoder", name=name, service=settings.service
         )
         metrics = EncoderMetrics(self.registry)
-        self.pool = make_pool(settings.transport, settings.pool_bytes, vision.device_memory)
+        self.pool = make_pool(
+            settings.transport, settings.pool_bytes, vision.device_memory, is_source=True
+        )
         vision.adopt(self.pool.slab)
         self.producer = make_producer(
             settings.transport,
@@ -94,7 +96,7 @@ class EncoderReplica:
             now_ns=now_ns,
             on_prepared=metrics.preprocess.observe,
         )
-        self._clients = LlmClients(self.producer.peer_info, vision.info)
+        self._clients = LlmClients(self.producer.current, vision.info)
         self.publisher = Publisher(
             self.producer.lease_table, self.cache, self._clients, lane=name, now_ns=now_ns
         )

@@ -1,0 +1,151 @@
+"""The process that a producer is read from over TCP: it may end, and must not outlive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from redserve.errors import ConfigError, PeerLost
+from redserve.transport.factory import make_producer
+from redserve.transport.placement import make_pool
+from redserve.transport.pool import Pool
+from redserve.transport.slab import SharedSlab
+from tests.transport.links import MIB, linked, make_link, payload, until
+from tests.transport.processes import SMALL, producer
+
+LARGE = 64 * MIB
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_its_end_fails_reads_and_nothing_else():
+    link = make_link("tcp")
+    async with linked(link):
+        server = link.side.server
+        assert server is not None
+        former = link.side.peer_info
+        data = payload(LARGE)
+        link.offer("k", data)
+        region = link.consumer_pool.alloc(LARGE)
+        region.view[:1] = ~data[:1]
+        running = asyncio.create_task(link.pull("k", region))
+        await until(lambda: region.view[0] == data[0])
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises(PeerLost):
+            await running
+        await until(lambda: link.side.peer_info != former)
+        now = await link.side.current()
+        assert now.incarnation != former.incarnation
+        await until(lambda: link.table.num_leases == 0)
+
+        region.view[:] = 0
+        await link.pull("k", region)
+        assert (region.view == data).all()
+        with pytest.raises(PeerLost):
+            await link.puller.pull(former, "k", region, 5)
+        region.free()
+
+
+async def test_current_waits_for_the_next_one():
+    link = make_link("tcp")
+    async with linked(link):
+        server = link.side.server
+        assert server is not None
+        for _ in range(3):
+            pid = server.pid
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: not server.serving)
+            asked = asyncio.create_task(link.side.current())
+            await asyncio.sleep(0)
+            assert not asked.done()
+            assert (await asked).incarnation == link.table.incarnation
+            assert server.pid != pid
+
+
+async def test_what_a_producer_writes_later_is_what_is_read():
+    link = make_link("tcp")
+    async with linked(link):
+        for seed in range(3):
+            data = payload(SMALL, seed)
+            source = link.offer(f"k{seed}", data)
+            region = link.consumer_pool.alloc(SMALL)
+            await link.pull(f"k{seed}", region)
+            assert (region.view == data).all()
+            link.table.withdraw(f"k{seed}")
+            source.free()
+            region.free()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_it_ends_with_its_producer(stopped: bool):
+    async with producer("tcp", SMALL) as there:
+        pid = there.read_server()
+        if stopped:
+            os.kill(pid, signal.SIGSTOP)
+        there.send(signal.SIGKILL)
+        await there.wait()
+        await until(lambda: not is_alive(pid))
+
+
+async def test_signals_of_a_terminal_are_not_for_it():
+    async with producer("tcp", SMALL) as there:
+        pid = there.read_server()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+        # The kernel delivers before it runs the process again, and so before it answers.
+        assert (await there.ask("current"))["incarnation"] == there.hello["incarnation"]
+        assert there.read_server() == pid
+        assert is_alive(pid)
+
+
+def test_close_ends_it_even_if_it_hangs():
+    side = make_producer(
+        "tcp", make_pool("tcp", MIB, None, is_source=True), "p", "127.0.0.1:1", 1.0, None
+    )
+    assert side.server is not None
+    pid = side.server.pid
+    os.kill(pid, signal.SIGSTOP)
+    started = time.monotonic()
+    side.close()
+    assert time.monotonic() - started < 10
+    assert not is_alive(pid)
+    side.close()
+
+
+def test_a_start_that_fails_says_why(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("UCX_NET_DEVICES", "nothing7")
+    with pytest.raises(ConfigError, match="TCP is not to be had: UCX cannot start") as caught:
+        make_producer(
+            "tcp", make_pool("tcp", MIB, None, is_source=True), "p", "127.0.0.1:1", 1.0, None
+        )
+    assert "UCX_NET_DEVICES=nothing7" in caught.value.message
+
+
+def test_it_needs_memory_that_can_be_shared():
+    with pytest.raises(TypeError, match="make_pool"):
+        make_producer("tcp", Pool(4096), "p", "127.0.0.1:1", 1.0, None)
+
+
+def test_shared_memory_is_the_same_for_all_and_cannot_shrink():
+    mine = SharedSlab(2 * 4096)
+    theirs = SharedSlab(2 * 4096, mine.descriptor)
+    assert not mine.host.any()
+    mine.write(4095, b"ab")
+    assert bytes(theirs.read(4095, 4097)) == b"ab"
+    with pytest.raises(PermissionError):
+        os.ftruncate(mine.descriptor, 0)
+    descriptor = mine.descriptor
+    del mine
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    assert bytes(theirs.read(4095, 4097)) == b"ab"
