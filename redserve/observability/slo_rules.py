@@ -101,7 +101,9 @@ def recording_rules(series: Series, objectives: Sequence[Objective]) -> list[dic
     # Under one name whatever the window is, so that a dashboard need not know it.
     for one in objectives:
         share = series.of(f"{RATIO}{duration(one.window_s)}", f'slo="{one.name}"')
-        rules.append({"record": ATTAINMENT, "expr": f"1 - {share}"})
+        # The series have the label too; but rules must differ by what they say themselves.
+        rule = {"record": ATTAINMENT, "expr": f"1 - {share}", "labels": {"slo": one.name}}
+        rules.append(rule)
     return rules
 
 
