@@ -19,6 +19,11 @@ export class Pictures {
       this.add(this.files.files);
       this.files.value = ""; // so that the same file can be chosen again
     });
+    this.files.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return; // the space bar opens it anyway; Enter would ask
+      event.preventDefault();
+      this.files.click();
+    });
     document.addEventListener("paste", (event) => {
       if (event.clipboardData?.files.length) this.add(event.clipboardData.files);
     });

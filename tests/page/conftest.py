@@ -1,0 +1,50 @@
+"""One browser and one service for all tests of the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.service import ROOT, Service
+from tests.page.chromium import chromium
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser
+
+PROMISES = (
+    {"name": "first-token", "indicator": "TimeToFirstToken", "thresholdMilliseconds": 60_000},
+    {"name": "whole-answer", "indicator": "RequestLatency", "thresholdMilliseconds": 1},
+    {"name": "available", "indicator": "Availability", "objectivePercent": "99.9"},
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def service(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The demo model behind one encoder that takes its time, so that prefill is in time."""
+    running = Service(
+        tmp_path_factory.mktemp("page"),
+        ROOT / "examples/demo-model",
+        slos=PROMISES,
+        router={"media": {"maxImages": 3}},
+        pools={
+            "encoder": {"replicas": 1},
+            "llm": {"minChunk": 4, "prefixCache": "Disabled"},
+        },
+        module="tests.page.redserve_with_slow_encoder",
+    )
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def url(service: Service) -> str:
+    return f"http://{service.state()['http_address']}"
