@@ -156,6 +156,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Lines as lines: a ConfigMap's file is to be read, too."""
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
 for _first in {*yaml.SafeDumper.yaml_implicit_resolvers, *KubernetesLoader.yaml_implicit_resolvers}:
     for _resolvers in (yaml.SafeDumper, KubernetesLoader):
         for _tag, _pattern in _resolvers.yaml_implicit_resolvers.get(_first, []):

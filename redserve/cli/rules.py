@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from redserve.cli.common import add_manifest
+from redserve.cluster.scrape import cluster_scrape_config
+from redserve.errors import ConfigError
 from redserve.local.scrape import RULE_FILES, scrape_config
 from redserve.local.state import find_service
 from redserve.observability import RUNBOOKS, rule_file
@@ -47,6 +49,12 @@ def add_parser(commands: Subparsers) -> None:
         f"it reads rules from {RULE_FILES} in its folder",
     )
     parser.add_argument(
+        "--kubernetes",
+        action="store_true",
+        help="with --scrape-config: for all services of a cluster (of --namespace, if that is "
+        "given) that has no PodMonitors; a file for scrape_config_files of a Prometheus in it",
+    )
+    parser.add_argument(
         "--service",
         metavar="NAME",
         help="with --scrape-config: which one, if several run on this machine",
@@ -58,9 +66,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Print one of the two files.
 
     Raises:
-        ConfigError: There is no such manifest, it is wrong, or no such service runs here.
+        ConfigError: There is no such manifest, it is wrong, no such service runs here, or flags
+            do not go together.
     """
-    if arguments.scrape_config:
+    if arguments.kubernetes:
+        if not arguments.scrape_config:
+            raise ConfigError("it goes with --scrape-config", field="--kubernetes")
+        printed = cluster_scrape_config([arguments.namespace] if arguments.namespace else [])
+    elif arguments.scrape_config:
         printed = scrape_config(find_service(runtime_directory(), arguments.service))
     else:
         service = open_manifest(arguments.file).service

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from redserve.cluster import labels
 from redserve.cluster.facts import OPTIONAL_KINDS, POD_MONITOR
 from redserve.cluster.names import POOLS
 from redserve.cluster.ports import metrics_port
+from redserve.cluster.scrape import SERIES_LABELS, of_pod
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from redserve.cluster.facts import Manifest
     from redserve.cluster.scope import Scope
     from redserve.spec.placement import Role
-
-
-def _of_pod(label: str) -> str:
-    """What service discovery of Prometheus calls a label of a pod."""
-    return "__meta_kubernetes_pod_label_" + re.sub(r"[^a-zA-Z0-9_]", "_", label)
-
-
-SERIES_LABELS: Final[Mapping[str, str]] = {
-    "namespace": "__meta_kubernetes_namespace",
-    "redservice": _of_pod(labels.SERVICE),
-    "pool": _of_pod(labels.POOL),
-    "revision": _of_pod(labels.REVISION),
-}
-"""Labels that rules and dashboards expect on every series, and where they come from."""
 
 
 def pod_monitor(scope: Scope) -> Manifest | None:
@@ -59,7 +45,7 @@ def _endpoint(port: str, pools: Sequence[Role]) -> dict[str, Any]:
             # A container that somebody has added may have a port of that name too.
             {
                 "action": "keep",
-                "sourceLabels": [_of_pod(labels.POOL)],
+                "sourceLabels": [of_pod(labels.POOL)],
                 "regex": "|".join(pools),
             },
             *(

@@ -36,8 +36,7 @@ def pool_alerts(series: Series, spec: RedServiceSpec) -> Iterator[Alert]:
             yield from _below(series, pool, seen, wanted.num_replicas)
             yield _router_without(series, pool)
     if spec.router.num_replicas > 0:
-        routers = series.of("up", 'pool="router"')
-        up = f"sum by ({OF_SERVICE}) ({routers})"
+        up = _routers_up(series)
         yield _empty(series, "router", f"{up} == 0")
         yield from _below(series, "router", up, spec.router.num_replicas)
     yield _discovery_stale(series)
@@ -52,6 +51,13 @@ def _seen(series: Series, pool: str) -> str:
     counted = f"sum by ({OF_PROCESS}) ({serving})"
     nothing = f"0 * {series.of(_EVERY_ROUTER)}"
     return f"(max by ({OF_SERVICE}) ({counted}) or max by ({OF_SERVICE}) ({nothing}))"
+
+
+def _routers_up(series: Series) -> str:
+    """Routers that answer Prometheus; 0 if there is none and something else of the service is."""
+    routers = series.of("up", 'pool="router"')
+    nothing = f"0 * {series.of('up')}"
+    return f"(sum by ({OF_SERVICE}) ({routers}) or max by ({OF_SERVICE}) ({nothing}))"
 
 
 def _empty(series: Series, pool: str, expr: str) -> Alert:

@@ -56,6 +56,7 @@ CASES = (
     Case("complete", manifests.EXAMPLES / "complete.yaml", EVERYTHING),
     Case("demo", manifests.ROOT / "examples/redservice.yaml", PLAIN),
     Case("rdma", HERE / "manifests/rdma.yaml", PLAIN),
+    Case("tcp", HERE / "manifests/tcp.yaml", PLAIN),
     Case("hf-pvc", HERE / "manifests/hf-pvc.yaml", EVERYTHING),
     Case("hf-ephemeral", HERE / "manifests/hf-ephemeral.yaml", EVERYTHING),
     Case("pod-template", HERE / "manifests/pod-template.yaml", PLAIN),

@@ -121,6 +121,10 @@ CASES: Final = {
             "15m": {"RedServePoolEmpty pool=router", "RedServeTargetDown pool=router"},
         },
     ),
+    "no router is there": Case(
+        {one: GONE for one in healthy() if 'instance="router-0"' in one},
+        {"0m": set(), "5m": {"RedServePoolEmpty pool=router"}},
+    ),
     "an encoder's metrics cannot be read": Case(
         {of("up", "encoder-1"): DOWN},
         {"5m": set(), "15m": {"RedServeTargetDown pool=encoder"}},

@@ -1,8 +1,8 @@
 """`python -m tools.kubernetes.build [PROGRAM...]`: builds what is missing.
 
 Names of programs, or `cluster` (the default), `node`, `observability` and `all`. From empty caches
-`cluster` takes about nine minutes on two cores and needs a Go proxy; afterwards nothing is fetched
-or built again.
+`cluster` takes about twelve minutes on two cores and needs a Go proxy; afterwards nothing is
+fetched or built again.
 """
 
 from __future__ import annotations

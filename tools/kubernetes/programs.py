@@ -69,7 +69,7 @@ class Module:
         """Flags for the compiler."""
         if self.name == "prometheus":
             # Without the clouds whose machines it could find: they are most of what is compiled.
-            return (*BUILD_FLAGS, "-tags", "remove_all_sd")
+            return (*BUILD_FLAGS, "-tags", "remove_all_sd,enable_kubernetes_sd")
         return BUILD_FLAGS
 
     @property
@@ -144,7 +144,7 @@ PROGRAMS: Final = {
         Program("controller-gen", "monitoring", "sigs.k8s.io/controller-tools/cmd/controller-gen"),
     )
 }
-CLUSTER: Final = (*_KUBERNETES[:4], "etcd", "helm", "controller-gen")
+CLUSTER: Final = (*_KUBERNETES[:4], "etcd", "helm", "controller-gen", "promtool")
 """What `make test-cluster` runs."""
 NODE: Final = (*CLUSTER, "kubelet", "kube-proxy")
 """What `make test-node` runs."""
