@@ -61,6 +61,7 @@ class Prometheus:
             f"--config.file={folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address={address}",
+            "--enable-feature=exemplar-storage",
         ]
         self._process = BackgroundProcess("prometheus", command, folder / "prometheus.log")
         try:
@@ -90,6 +91,12 @@ class Prometheus:
         times = {"start": f"{begin_s:.3f}", "end": f"{end_s:.3f}", "step": f"{step_s:g}"}
         made: list[dict[str, Any]] = self._get("query_range", query=expr, **times)["result"]
         return made
+
+    def exemplars(self, expr: str, begin_s: float, end_s: float) -> list[dict[str, str]]:
+        """Labels of the exemplars of the series that an expression looks at."""
+        times = {"start": f"{begin_s:.3f}", "end": f"{end_s:.3f}"}
+        found = self._get("query_exemplars", query=expr, **times)
+        return [one["labels"] for series in found for one in series["exemplars"]]
 
     def rules(self) -> list[dict[str, Any]]:
         """Every rule as Prometheus knows it, with what became of its last evaluation."""

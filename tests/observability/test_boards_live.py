@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import time
 import urllib.request
@@ -31,6 +32,8 @@ PROMISES: Final = (
     {"name": "pace", "indicator": "TimePerOutputToken", "thresholdMilliseconds": 20_000},
     {"name": "encode", "indicator": "EncodeLatency", "thresholdMilliseconds": 20_000},
 )
+NOWHERE: Final = {"otlpEndpoint": "http://127.0.0.1:9", "samplingPercent": 100}
+"""Every request is traced; that nobody takes the spans must not matter."""
 PODS: Final = ("encoder-0", "encoder-1", "llm-0", "router")
 CHOSEN: Final = {"namespace": "local", "service": NAME}
 NUM_REQUESTS: Final = 200
@@ -68,7 +71,8 @@ class Run:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     checkpoint = tiny_checkpoint("qwen2_5_vl", tmp_path_factory.mktemp("checkpoints"))
-    running = Service(tmp_path_factory.mktemp("service"), checkpoint, slos=PROMISES)
+    folder = tmp_path_factory.mktemp("service")
+    running = Service(folder, checkpoint, slos=PROMISES, monitoring={"tracing": NOWHERE})
     yield running
     running.close()
 
@@ -191,6 +195,15 @@ def width_at(seconds: float, buckets: tuple[float, ...]) -> float:
             return upper - lower
         lower = upper
     return math.inf
+
+
+def test_latencies_link_to_traces(prometheus: Prometheus, run: Run) -> None:
+    for question in questions():
+        if question.has_exemplars:
+            expr = asked(question.expr, "15s", **CHOSEN)
+            found = prometheus.exemplars(expr, run.begin_s, run.end_s)
+            assert found, question
+            assert all(re.fullmatch("[0-9a-f]{32}", one["trace_id"]) for one in found), found
 
 
 def test_parts_add_up_to_the_time_to_first_token(prometheus: Prometheus, run: Run) -> None:

@@ -130,9 +130,16 @@ def figure(title: str, description: str, look: Look, *queries: Query) -> stat.Pa
 
 
 def distribution(
-    title: str, description: str, buckets: str, *, unit: str = "s", width: int = 8
+    title: str,
+    description: str,
+    buckets: str,
+    *,
+    unit: str = "s",
+    width: int = 8,
+    has_exemplars: bool = False,
 ) -> Builder[Panel]:
     """How many fell into each bucket, over time; `buckets` gives rates by `le`."""
+    query = Query(buckets, "{{le}}", has_exemplars)
     return (
         heatmap.Panel()
         .title(title)
@@ -149,7 +156,7 @@ def distribution(
         )
         .show_legend()
         .show_y_histogram()
-        .targets(_targets([Query(buckets, "{{le}}", has_exemplars=True)], PromQueryFormat.HEATMAP))
+        .targets(_targets([query], PromQueryFormat.HEATMAP))
     )
 
 

@@ -13,6 +13,7 @@ from tools.dashboards.row import Row
 _BYTES: Final = "redserve_transport_bytes_total"
 _PULL: Final = "redserve_transport_pull_seconds"
 _ERRORS: Final = "redserve_transport_errors_total"
+_RESTARTS: Final = "redserve_transport_read_server_restarts_total"
 _RETRIES: Final = "redserve_item_retries_total"
 _ROOM: Final = "redserve_transport_pool_bytes"
 
@@ -70,6 +71,7 @@ def transport_row() -> Row:
                 Look(PER_SECOND, width=12),
                 Query(or_zero(rate(_ERRORS, of=POOL)), "all errors"),
                 Query(or_zero(rate(_RETRIES)), "all retries"),
+                Query(or_zero(rate(_RESTARTS, of=POOL)), "read servers started anew"),
                 Query(rate(_ERRORS, of=POOL, by="transport, reason"), "{{transport}} {{reason}}"),
                 Query(rate(_RETRIES, by="why"), "retry: {{why}}"),
             ),

@@ -87,4 +87,5 @@ def _spread(title: str, metric: str) -> Builder[Panel]:
         title,
         "Requests per second that fell into each bucket. Points are requests that were traced.",
         rate(f"{metric}_bucket", by="le"),
+        has_exemplars=True,
     )
