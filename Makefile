@@ -100,10 +100,13 @@ bench-operator: setup ## Measure the operator on fake GPU nodes; writes benchmar
 bench-transport: setup ## Measure every data path beside memcpy and a raw socket; writes benchmarks/results
 	@$(BIN)/python -m benchmarks.transport
 
+bench-tracing: setup ## Measure what tracing costs; writes benchmarks/results
+	@$(BIN)/python -m benchmarks.tracing
+
 demo-model: setup ## Train the demo model again (CPU, under an hour)
 	@$(BIN)/python -m demo_model --threads 2
 
 clean: ## Remove environments and caches
 	@rm -rf $(VENV) $(PROTO_VENV) .hypothesis .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: control-plane help setup demo test test-gpu test-cluster test-node test-observability check lint types layers protos protos-lint protos-check docs docs-check dashboards dashboards-check bench bench-operator bench-transport demo-model clean images
+.PHONY: control-plane help setup demo test test-gpu test-cluster test-node test-observability check lint types layers protos protos-lint protos-check docs docs-check dashboards dashboards-check bench bench-operator bench-transport bench-tracing demo-model clean images

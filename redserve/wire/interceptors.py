@@ -17,6 +17,7 @@ import grpc
 
 from redserve.errors import InternalError, RedServeError
 from redserve.telemetry.log import get_logger
+from redserve.telemetry.tracing import Origin, context_of, request_id_of
 from redserve.wire.errors import DETAILS_KEY, abort_details, status_code
 
 if TYPE_CHECKING:
@@ -99,14 +100,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                     raise
                 except RedServeError as error:
                     if isinstance(error, InternalError):
-                        log.exception("broken invariant", method=method)
+                        log.exception("broken invariant", method=method, **_ids(context))
                     await self._abort(context, method, error)
                 except Exception as error:
                     if isinstance(error, grpc.aio.InternalError):
                         # A write fails as soon as the call is over, which gRPC's own thread
                         # knows before this loop does: the cancel of this task is on its way.
                         await asyncio.sleep(CANCEL_S)
-                    log.exception("unhandled exception", method=method)
+                    log.exception("unhandled exception", method=method, **_ids(context))
                     bug = InternalError("internal error; the server's log has the details")
                     await self._abort(context, method, bug)
 
@@ -122,6 +123,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             self._on_error(method, code.name)
         trailer = ((DETAILS_KEY, status.SerializeToString()),)
         await context.abort(code, status.message, trailing_metadata=trailer)
+
+
+def _ids(context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
+    """What a log line says of the request that a call is made for."""
+    metadata = context.invocation_metadata() or ()
+    return Origin(request_id_of(metadata), context_of(metadata)).log_ids
 
 
 class WatchInterceptor(grpc.aio.ServerInterceptor):

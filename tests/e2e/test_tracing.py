@@ -200,16 +200,16 @@ def check_root(root: Received, finished: pb.Finished) -> None:
 
 
 def post(service: Service, number: int, *, sampled: bool = True, **body: Any) -> int:
+    asked = {"messages": [{"role": "user", "content": SECRET}], "max_tokens": 2} | body
     request = urllib.request.Request(
         f"http://{service.state()['http_address']}/v1/chat/completions",
-        json.dumps({"messages": [{"role": "user", "content": SECRET}], "max_tokens": 2} | body),
+        json.dumps(asked).encode(),
         {
             "Content-Type": "application/json",
             "traceparent": traceparent(number, sampled=sampled),
             "x-request-id": f"r-{number}",
         },
     )
-    request.data = request.data.encode() if isinstance(request.data, str) else request.data
     try:
         with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
             return int(answer.status)
@@ -244,7 +244,7 @@ def test_a_deadline_shows_where_the_time_went(service: Service, receiver: Receiv
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
-        # No picture of this size is new: nothing is asked of encoders before the engine has it.
+        # Nothing is asked of encoders before the engine has the text: this size is known.
         with pytest.raises(grpc.RpcError) as caught:
             rest_of(ask(service, 5, timeout_s=3.0))
         error: Any = caught.value

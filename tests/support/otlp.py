@@ -55,7 +55,8 @@ class Receiver:
     def __enter__(self) -> Self:
         # The exporter's own way: no SO_REUSEPORT, so that a port has one receiver.
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server  # untyped
+        add(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self._wanted_port}")
         self._server.start()
         return self

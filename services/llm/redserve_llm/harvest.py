@@ -68,7 +68,7 @@ def gather(
         try:
             text, output = live.accept(sampled[chunk.key])
         except Exception:
-            log.exception("a token could not be taken", request_id=chunk.key.request_id)
+            log.exception("a token could not be taken", sequence_id=chunk.key.request_id)
             harvest.failures[chunk.key] = bug()
         else:
             harvest.deltas.append(Delta(chunk.key, text, (output,)))

@@ -37,24 +37,22 @@ class CallTrace:
     Attributes:
         span: Of the call.
         origins: By item, the span that its embedding came out of.
+        has_ended: Whether the sequence has ended, well or not.
     """
 
     def __init__(self, span: Span) -> None:
         self.span = span
         self.origins: dict[int, TraceContext] = {}
-        self._bars: tuple[Bar, ...] | None = None
+        self.has_ended = False
+        self._bars: tuple[Bar, ...] = ()
         self._ended_ns = 0
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the sequence has ended, well or not."""
-        return self._bars is not None
 
     def note(self, event: CallEvent) -> None:
         """Something happens to the sequence; its end is what counts."""
         if not self.span.recording or not isinstance(event, Ended | Failed):
             return
-        self.over(event.bars)
+        self.has_ended = True
+        self._bars, self._ended_ns = event.bars, now_ns()
         if isinstance(event, Ended):
             usage = event.usage
             self.span.set(
@@ -66,13 +64,13 @@ class CallTrace:
                 }
             )
 
-    def over(self, bars: tuple[Bar, ...]) -> None:
-        """It ends now, and this was done for it."""
-        self._bars, self._ended_ns = bars, now_ns()
+    def given_up(self, bars: tuple[Bar, ...]) -> None:
+        """It has not ended and nobody wants its end; this was done so far."""
+        self._bars = bars
 
     def close(self) -> None:
         """Record what there is. The end is that of the sequence: the caller may be slow to go."""
-        self.span.add_bars(self._bars or (), self.origins)
+        self.span.add_bars(self._bars, self.origins)
         self.span.end(self._ended_ns or now_ns())
 
 
@@ -103,7 +101,7 @@ class Traces:
             yield trace
         except BaseException as error:
             reason = reason_of(error)
-            if reason != CANCELLED or not trace.is_over:  # the caller may go after the last event
+            if reason != CANCELLED or not trace.has_ended:  # the caller may go after the last event
                 span.fail(reason)
             raise
         finally:
@@ -113,8 +111,8 @@ class Traces:
 
     def leaves(self, key: SequenceKey, trace: CallTrace) -> None:
         """The caller goes; if the sequence has not ended, what was done for it so far counts."""
-        if trace.span.recording and not trace.is_over:
-            trace.over((*self._engine.bars(key), *self._arena.bars(key)))
+        if trace.span.recording and not trace.has_ended:
+            trace.given_up((*self._engine.bars(key), *self._arena.bars(key)))
 
     def announced(self, key: SequenceKey, item_index: int, context: Context) -> None:
         """An embedding is announced for a sequence."""

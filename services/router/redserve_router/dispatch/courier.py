@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from redserve.errors import Cancelled, InternalError, Overloaded, RedServeError, Unavailable
 from redserve.routing import ItemFacts, spread_items
-from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.tracing import Origin, running
 from redserve_router.clients.encoder import EncodeCall, Errand, Published
 from redserve_router.dispatch.retry_policy import backoff_s, may_try_again
-from redserve_router.dispatch.spans import describe_call
+from redserve_router.dispatch.spans import call_span
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Sequence
@@ -207,15 +206,14 @@ class ItemCourier:
             self._call_failed(encoder, left, lost)
 
     def _span(self, encoder: EncoderReplica, call: EncodeCall) -> Span:
-        attributes = describe_call(
+        return call_span(
+            self._destination.span,
+            "encode",
             "redserve.v1.EncoderService/Encode",
             encoder.address,
             generation=call.generation,
             images=len(call.errands),
             tokens=sum(errand.num_rows for errand in call.errands),
-        )
-        return self._destination.span.child(
-            "encode", now_ns(), kind="client", attributes=attributes
         )
 
     def _encode_call(

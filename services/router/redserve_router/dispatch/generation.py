@@ -12,7 +12,7 @@ from redserve.telemetry.tracing import Origin, running
 from redserve_router.answer import NewTokens
 from redserve_router.clients.llm import Admitted, BarsMade, ItemNeeded, SequenceFinished
 from redserve_router.dispatch.item_state import Outcome
-from redserve_router.dispatch.spans import describe_call
+from redserve_router.dispatch.spans import call_span
 from redserve_router.tasks import task_group
 
 if TYPE_CHECKING:
@@ -126,14 +126,15 @@ class Generation:
 
     def _span(self) -> Span:
         destination, request = self._destination, self._request
-        attributes = describe_call(
+        return call_span(
+            destination.span,
+            "generate",
             "redserve.v1.LlmService/Generate",
             destination.llm.address,
             generation=destination.generation,
             prompt_tokens=request.num_prompt_tokens,
             resumed_tokens=len(request.resume_token_ids),
         )
-        return destination.span.child("generate", now_ns(), kind="client", attributes=attributes)
 
     async def _events(self) -> AsyncGenerator[LlmEvent, None]:
         """The replica's events; its end by anything but our own doing becomes `LlmLost`."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from redserve.telemetry.clock import now_ns
+
 if TYPE_CHECKING:
     from redserve.domain import SamplingParams
     from redserve.errors import RedServeError
@@ -55,24 +57,29 @@ def describe_prepared(span: Span, prepared: Prepared) -> None:
         )
 
 
-def describe_call(method: str, address: str, **figures: int) -> dict[str, Attribute]:
-    """Attributes of a call to another process.
+def call_span(parent: Span, name: str, method: str, address: str, **figures: int) -> Span:
+    """The span of a call to another process, from now on; whoever asks for it ends it.
 
     Args:
+        parent: Of the request.
+        name: Its own.
         method: Service and method of gRPC.
         address: host:port of the replica.
-        figures: More, as redserve.NAME.
+        figures: More attributes, as redserve.NAME.
     """
+    if not parent.recording:
+        return parent
     host, _, port = address.rpartition(":")
-    service, _, name = method.rpartition("/")
-    return {
+    service, _, rpc = method.rpartition("/")
+    attributes: dict[str, Attribute] = {
         "rpc.system": "grpc",
         "rpc.service": service,
-        "rpc.method": name,
+        "rpc.method": rpc,
         "server.address": host.strip("[]"),
         "server.port": int(port) if port.isdigit() else 0,
-        **{f"redserve.{key}": value for key, value in figures.items()},
     }
+    attributes |= {f"redserve.{key}": value for key, value in figures.items()}
+    return parent.child(name, now_ns(), kind="client", attributes=attributes)
 
 
 def end_span(

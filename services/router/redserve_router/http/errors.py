@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from redserve.errors import InternalError, RedServeError
 from redserve.telemetry.log import get_logger
+from redserve.telemetry.tracing import Origin, context_of
 
 if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
@@ -72,7 +73,8 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_bug(request: Request, error: Exception) -> Response:
     """Starlette's handler for everything else: a bug, told without a word about the inside."""
-    log.error("unhandled exception", path=request.url.path, exc_info=error)
+    origin = Origin(getattr(request.state, "request_id", ""), context_of(request.headers.items()))
+    log.error("unhandled exception", path=request.url.path, exc_info=error, **origin.log_ids)
     bug = InternalError("internal error; the server's log has the details")
     return error_response(bug, None)
 
