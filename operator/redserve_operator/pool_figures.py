@@ -19,7 +19,7 @@ def tell_pools(gauge: Gauge, services: Iterable[Manifest]) -> None:
     """Set the gauge to what is known of these services, and forget all others.
 
     Args:
-        gauge: With the labels service_namespace, redservice, pool and state.
+        gauge: With the labels service_namespace, service, service_pool and state.
         services: All RedServices.
     """
     gauge.clear()

@@ -379,7 +379,7 @@ class OperatorMetrics:
         self.pool_replicas = Gauge(
             "redserve_operator_pool_replicas",
             "Replicas of the pools of services: desired, ready, or updated to the newest revision",
-            ["service_namespace", "redservice", "pool", "state"], registry=registry,
+            ["service_namespace", "service", "service_pool", "state"], registry=registry,
         )  # fmt: skip
         self.leader = Gauge(
             "redserve_operator_leader", "Whether this process writes, 1 or 0", registry=registry

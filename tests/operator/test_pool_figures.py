@@ -20,7 +20,8 @@ def test_pools_are_told_and_forgotten() -> None:
     gauge = OperatorMetrics(registry).pool_replicas
 
     def value(name: str, pool: str, state: str) -> float | None:
-        labels = {"service_namespace": "prod", "redservice": name, "pool": pool, "state": state}
+        place = {"service_namespace": "prod", "service": name, "service_pool": pool}
+        labels = {**place, "state": state}
         return registry.get_sample_value("redserve_operator_pool_replicas", labels)
 
     encoder = {"name": "encoder", "desired": 3, "replicas": 3, "ready": 2, "updated": 1}

@@ -80,7 +80,7 @@ def test_names_carry_their_unit():
             "prefix_cache_query_tokens prefix_cache_hit_tokens generated_tokens arena_bytes "
             "items_dropped transport_check transport_check_failures",
         ),
-        (TransportMetrics, "moved_bytes pull errors info pool_bytes"),
+        (TransportMetrics, "moved_bytes pull errors info pool_bytes read_server_restarts"),
     ],
 )
 def test_attributes_are_the_metrics(kind: type, attributes: str):

@@ -20,8 +20,8 @@ ENCODE: Final = "redserve_encode_duration_seconds"
 STEP: Final = "redserve_step_seconds"
 _SEEN: Final = select("redserve_replica_serving")
 _WANTED: Final = (
-    'redserve_operator_pool_replicas{service_namespace="$namespace", redservice="$service", '
-    'pool=~"$pool", state="desired"}'
+    'redserve_operator_pool_replicas{service_namespace="$namespace", service="$service", '
+    'service_pool=~"$pool", state="desired"}'
 )
 
 
@@ -58,7 +58,7 @@ def _replicas() -> Iterator[Builder[Panel]]:
             "{{replica_pool}} ready",
         ),
         Query(f"sum by (pool) ({select('up', of=POOL)})", "{{pool}} running"),
-        Query(f"max by (pool) ({_WANTED})", "{{pool}} desired"),
+        Query(f"max by (service_pool) ({_WANTED})", "{{service_pool}} desired"),
     )
     yield lines(
         "Utilisation",
