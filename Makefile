@@ -90,6 +90,9 @@ dashboards: setup ## Regenerate the Grafana dashboards of the Helm chart
 dashboards-check: setup ## Fail when a dashboard is stale
 	@$(BIN)/python -m tools.dashboards --check
 
+screenshots: setup ## Take the pictures of the page in docs/images anew (needs Chromium)
+	@$(BIN)/python -m tools.screenshots
+
 bench: setup ## Measure encode and prefill overlap; writes benchmarks/results
 	@$(BIN)/python -m benchmarks.overlap
 

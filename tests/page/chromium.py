@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import base64
-import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
-
-import pytest
-from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,26 +14,10 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Route
 
-NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 DESKTOP: Final = {"width": 1280, "height": 900}
 PHONE: Final = {"width": 360, "height": 740}
 SOON_MS: Final = 60_000
 SERIOUS: Final = ("serious", "critical")
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """The system's own; a test that has none says so."""
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("no Chromium: apt-get install chromium fonts-dejavu-core")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 @dataclass

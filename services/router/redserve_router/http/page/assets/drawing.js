@@ -57,6 +57,9 @@ export class Drawing {
     for (const [name, bars] of rows) {
       parts.push(svgElement("text", { class: "row", x: 0, y: y + ROW / 2, dy: "0.35em" }, name));
       for (const bar of inOrder(bars)) parts.push(rectangle(bar, x, y, name));
+      if (run.timeline && !bars.length && name.startsWith("image")) {
+        parts.push(svgElement("text", { x: left + 4, y: y + ROW / 2, dy: "0.35em" }, "not needed: its prompt is cached"));
+      }
       y += ROW;
     }
     if (run.firstTokenNs) parts.push(...firstToken(run, x(run.firstTokenNs), width, height));

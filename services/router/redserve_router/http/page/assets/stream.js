@@ -73,9 +73,16 @@ async function refusal(response) {
 function failure(error, status, retryAfter = null) {
   const what = MEANINGS[status] || MEANINGS[status < 500 ? 400 : 500];
   const why = [sentence(error.message || `Status ${status}.`)];
-  if (error.param) why.push(`It is about ${error.param}.`);
+  if (error.param) why.push(`It is about ${place(error.param)}.`);
   if (retryAfter) why.push(`Try again in ${retryAfter} s.`);
   return new Failure(what, why.join(" "));
+}
+
+/** Images come first in a message of this page, so that their place is their number. */
+function place(param) {
+  const found = /^messages\[0\]\.content\[(\d+)\]\.?(\w*)/.exec(param);
+  if (!found) return param;
+  return found[2] === "text" ? "the text" : `image ${Number(found[1]) + 1}`;
 }
 
 function sentence(text) {
