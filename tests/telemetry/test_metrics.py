@@ -10,8 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from redserve.errors import ConfigError
 from redserve.telemetry.metrics import (
+    DiscoveryMetrics,
     EncoderMetrics,
     LLMMetrics,
+    OperatorMetrics,
     RouterMetrics,
     TransportMetrics,
     serve_metrics,
@@ -30,6 +32,17 @@ UNITLESS_GAUGES = {
     "redserve_kv_blocks",
     "redserve_transport_info",
 }
+
+
+LABELS = {
+    # Words of ours: a fixed few.
+    "code", "direction", "kind", "outcome", "part", "phase", "reason", "result", "state",
+    "transport", "verb", "why",
+    # What the manifests of a cluster name, and replicas of a service.
+    "address", "model", "peer", "replica_pool", "service", "service_namespace", "service_pool",
+    "slo",
+}  # fmt: skip
+"""None of them is `namespace`, `redservice`, `pool` or `revision`, which whoever scrapes adds."""
 
 
 def families(*kinds: type) -> dict[str, list[Any]]:
@@ -56,6 +69,17 @@ def test_names_carry_their_unit():
         assert name.startswith("redserve_")
         if metric.type == "gauge" and name not in UNITLESS_GAUGES:
             assert name.endswith(("_bytes", "_seconds", "_ratio", "_per_second"))
+
+
+def test_labels_are_known():
+    """A label that comes from a request would grow without end."""
+    used = {
+        label
+        for kind in (*KINDS, DiscoveryMetrics, OperatorMetrics)
+        for metric in vars(kind(CollectorRegistry())).values()
+        for label in metric._labelnames
+    }
+    assert used == LABELS
 
 
 @pytest.mark.parametrize(
