@@ -210,11 +210,9 @@ def test_parts_add_up_to_the_time_to_first_token(prometheus: Prometheus, run: Ru
     parts = [one for one in questions() if one.panel == "Time to first token by part"]
     assert len(parts) == len(PARTS)
     found = [value(prometheus.query(asked(one.expr, run.whole, **CHOSEN))) for one in parts]
-    mean = run.figures["summary"]["latencies"]["ttft_s"]["mean"]
     ttft = "redserve_time_to_first_token_seconds"
     own = value(prometheus.query(f"{ttft}_sum / {ttft}_count"))
     assert sum(found) == pytest.approx(own, rel=0.01)
-    assert sum(found) == pytest.approx(mean, rel=0.5)
     assert all(part >= 0 for part in found)
 
 
