@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from redserve.transport.pool import Region
     from redserve_encoder.vision import Prepared
 
-BATCH_S = 0.6
+BATCH_S = 1.0
 
 _encode = CheckpointVision.encode
 
