@@ -283,7 +283,7 @@ class OperatorSettings(Settings):
     llm_image: str = "redserve/redserve-llm:latest"
     image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = ""
     image_pull_secrets: tuple[str, ...] = ()
-    monitoring_labels: dict[str, str] = Field(default_factory=dict)
+    monitoring_labels: dict[str, str] = Field({})
     runbooks_url: str = Field("", pattern=r"^(https?://[^\s]+)?$")
     kubeconfig: str = ""
     service_account_dir: str = SERVICE_ACCOUNT_DIR

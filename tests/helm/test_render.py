@@ -66,6 +66,8 @@ def test_older_kubernetes_is_refused() -> None:
         ({"images": {"registry": "https://registry.example.com/team"}}, "at '/images/registry'"),
         ({"images": {"registry": "registry.example.com//team"}}, "at '/images/registry'"),
         ({"watchNamespaces": ["A_B"]}, "at '/watchNamespaces/0'"),
+        ({"monitoring": {"runbooksURL": "runbooks"}}, "at '/monitoring/runbooksURL'"),
+        ({"monitoring": {"labels": {"release": 1}}}, "at '/monitoring/labels/release'"),
         ({"metrics": {"monitor": "Yes"}}, "'Auto', 'ServiceMonitor', 'PodMonitor', 'None'"),
         (
             {"operator": {"extraEnv": [{"name": "REDSERVE_OPERATOR_NAMESPACE"}]}},
@@ -134,6 +136,8 @@ def test_values_reach_the_operators_settings(monkeypatch: pytest.MonkeyPatch) ->
         "llm_image": f"registry.example.com/serving/redserve-llm@sha256:{'0' * 64}",
         "image_pull_policy": "IfNotPresent",
         "image_pull_secrets": ("registry",),
+        "monitoring_labels": {"release": "main"},
+        "runbooks_url": "https://runbooks.example.com/redserve",
         "lease_duration_s": 30,
         "lease_renew_s": 10,
         "debounce_s": 0.05,

@@ -133,7 +133,7 @@ def test_killed_after_every_single_write(
         cluster.apply(stage())
         lives.append(live_until_rest(operator, proxy, cluster, 1, after=True))
         assert cluster.snapshot("demo") == snapshot
-    # Each of at least 23 objects was written by an operator that never learnt of it.
+    # Each of at least 24 objects was written by an operator that never learnt of it.
     assert lives[0] >= 23
     assert min(lives) >= 10
 
@@ -152,4 +152,4 @@ def test_killed_before_a_write_arrives(
     cluster.apply(service())
     assert live_until_rest(operator, proxy, cluster, at_write, after=False) >= 1
     names = {f"{one['kind']}/{one['metadata']['name']}" for one in cluster.children("demo")}
-    assert len(names) == 23
+    assert len(names) == 24

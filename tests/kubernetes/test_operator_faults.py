@@ -72,7 +72,7 @@ def test_one_write_in_three_is_lost_on_the_way_back(
     proxy.rule = rule
     cluster.apply(service())
     cluster.until_settled("demo", timeout_s=90.0)
-    assert len(cluster.children("demo")) == 23
+    assert len(cluster.children("demo")) == 24
 
 
 def test_a_service_whose_writes_fail_for_long_is_told_of_it(

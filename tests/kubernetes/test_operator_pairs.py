@@ -116,5 +116,5 @@ def test_two_without_election_converge_and_rest(
     cluster.until_settled("demo")
     quiet(writes, for_s=2.0)
     assert all(operator.figure("reconcile_total") > 0 for operator in both)
-    assert len(cluster.children("demo")) == 23
+    assert len(cluster.children("demo")) == 24
     assert len(cluster.pods("demo")) == 4

@@ -11,6 +11,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from redserve.cli.main import main
+from redserve.cluster.scrape import cluster_scrape_config
 from redserve.local.scrape import scrape_config
 from redserve.local.state import hold
 from redserve.observability import ALERTS, rule_groups, runbook_url
@@ -175,6 +176,25 @@ def test_the_command_prints_rules(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rules", "-f", str(manifest), "--namespace", "other"]) == 0
     assert 'namespace="other"' in capsys.readouterr().out
     assert main(["rules", "-f", str(EXAMPLES / "nothing.yaml")]) == 2
+
+
+def test_the_command_links_to_runbooks_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = str(ROOT / "examples/redservice-complete.yaml")
+    assert main(["rules", "-f", manifest, "--runbooks-url", "https://books.example.com/a/"]) == 0
+    assert (
+        "runbook_url: https://books.example.com/a/RedServePoolEmpty.md" in capsys.readouterr().out
+    )
+
+
+def test_the_command_prints_a_scrape_configuration_for_a_cluster(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["rules", "--scrape-config", "--kubernetes"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == cluster_scrape_config()
+    assert main(["rules", "--scrape-config", "--kubernetes", "--namespace", "team"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == cluster_scrape_config(["team"])
+    assert main(["rules", "--kubernetes"]) == 2
+    assert "--kubernetes: it goes with --scrape-config" in capsys.readouterr().err
 
 
 def test_the_command_prints_a_scrape_configuration(

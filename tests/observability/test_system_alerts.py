@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pytest
 import yaml
 
+from redserve.cluster import labels
+from redserve.cluster.facts import PROMETHEUS_RULE as RULE
+from redserve.cluster.scrape import cluster_scrape_config
 from redserve.local.scrape import scrape_config
+from tests.cluster.golden import CASES as CLUSTER_CASES
+from tests.cluster.golden import Case as ClusterCase
 from tests.observability.healthy import POOLS, healthy, of, service, serving, steady
-from tests.observability.promtool import Scenario, check_config, check_rules, run_scenario
+from tests.observability.promtool import (
+    Scenario,
+    check_config,
+    check_file,
+    check_rules,
+    run_scenario,
+)
 from tests.observability.states import STATE
 
 if TYPE_CHECKING:
@@ -212,6 +223,34 @@ SPECS: Final[dict[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("namespace", [None, "prod"])
 def test_promtool_finds_nothing_to_say(tmp_path: Path, name: str, namespace: str | None) -> None:
     verdict = check_rules(tmp_path, service(**SPECS[name]), namespace)
+    assert verdict.ok, verdict.said
+
+
+@pytest.mark.parametrize("case", CLUSTER_CASES, ids=lambda case: case.name)
+def test_promtool_takes_what_a_cluster_gets(tmp_path: Path, case: ClusterCase) -> None:
+    """The file in a ConfigMap as it is, and a PrometheusRule's `spec`."""
+    path = tmp_path / "x.rules.yaml"
+    files = [
+        text
+        for one in case.objects()
+        if labels.RULES in one["metadata"]["labels"]
+        for text in one["data"].values()
+    ]
+    specs = [yaml.safe_dump(one["spec"]) for one in case.objects() if one["kind"] == RULE]
+    (text,) = [*files, *specs]
+    path.write_text(text)
+    verdict = check_file(path)
+    assert verdict.ok, verdict.said
+
+
+@pytest.mark.parametrize("namespaces", [[], ["team"]])
+def test_the_scrape_configuration_of_a_cluster_is_one(
+    tmp_path: Path, namespaces: list[str]
+) -> None:
+    (tmp_path / "redserve.yaml").write_text(yaml.safe_dump(cluster_scrape_config(namespaces)))
+    path = tmp_path / "prometheus.yaml"
+    path.write_text("scrape_config_files: [redserve.yaml]")
+    verdict = check_config(path)
     assert verdict.ok, verdict.said
 
 
