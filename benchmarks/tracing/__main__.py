@@ -5,8 +5,8 @@
     5          5 % of the requests are traced
     100        all of them are
 
-Every service has a router, an encoder and an engine of its own. Within a round each gets a burst of
-requests, in an order that changes from round to round.
+Every service has a router, an encoder and an engine of its own. A client asks one service after the
+other, in an order that chance changes each time, so what else the machine does hits all alike.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import machine, services
 from benchmarks.tracing import figures
+from benchmarks.tracing.cpu import cpu_us
 from redserve.bench.pictures import PictureSize, draw_png
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 RESULTS: Final = Path(__file__).resolve().parents[1] / "results"
 CHECKPOINT: Final = Path(__file__).resolve().parents[2] / "examples/demo-model"
@@ -78,6 +79,11 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     num_busy = 0
     by_clients: dict[str, Any] = {}
     with _receiver() as receiver:
+        cpu = {
+            "off": cpu_us("", 0),
+            "not_recorded": cpu_us(receiver.endpoint, 0),
+            "recorded": cpu_us(receiver.endpoint, 100),
+        }
         with contextlib.ExitStack() as stack:
             clients = {}
             for mode, percent in SAMPLING.items():
@@ -89,32 +95,36 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 rounds: figures.Rounds = {mode: [] for mode in SAMPLING}
                 for number in range(arguments.rounds + 1):
                     num_busy += not machine.wait_until_quiet(limit_s=arguments.quiet_limit_s)
-                    order = random.Random(number).sample(list(SAMPLING), k=len(SAMPLING))
-                    for mode in order:
-                        seed = f"{at_a_time}-{number}-{mode}"
-                        burst = _burst(clients[mode], seed, arguments.per_round, at_a_time)
-                        if number:  # the first round warms up
-                            rounds[mode].append(burst)
+                    seed = f"{at_a_time}-{number}"
+                    samples = _round(clients, seed, arguments.per_round, at_a_time)
+                    if number:  # the first round warms up
+                        for mode, seconds in samples.items():
+                            rounds[mode].append(seconds)
                 by_clients[str(at_a_time)] = figures.summarize(rounds)
                 print(f"{at_a_time} at a time: measured", file=sys.stderr, flush=True)
         num_bytes = receiver.close()
-    return {"clients": by_clients, "busy_rounds": num_busy, "otlp_bytes": num_bytes}
+    return {"clients": by_clients, "busy_rounds": num_busy, "otlp_bytes": num_bytes, "cpu_us": cpu}
 
 
-def _burst(client: services.Client, seed: str, number: int, at_a_time: int) -> list[float]:
-    """Times to first token of some requests, all with pictures that no cache has seen."""
-    asked = [
-        [draw_png(SIZE, f"{seed}-{request}-{image}") for image in range(NUM_IMAGES)]
-        for request in range(number)
-    ]
+def _round(
+    clients: Mapping[str, services.Client], seed: str, number: int, at_a_time: int
+) -> dict[str, list[float]]:
+    """Times to first token of `number` requests per service; no cache has seen their pictures."""
+    chance = random.Random(seed)
+    turns = []
+    for request in range(number):
+        pictures = {
+            mode: [draw_png(SIZE, f"{seed}-{request}-{mode}-{n}") for n in range(NUM_IMAGES)]
+            for mode in clients
+        }
+        turns.append(chance.sample(list(pictures.items()), k=len(pictures)))
 
-    def ask(pictures: list[bytes]) -> float:
-        return client.ask(pictures, TEXT, MAX_TOKENS)[0]
+    def ask_all(turn: list[tuple[str, list[bytes]]]) -> dict[str, float]:
+        return {mode: clients[mode].ask(own, TEXT, MAX_TOKENS)[0] for mode, own in turn}
 
-    if at_a_time == 1:
-        return [ask(pictures) for pictures in asked]
     with ThreadPoolExecutor(at_a_time) as pool:
-        return list(pool.map(ask, asked))
+        asked = list(pool.map(ask_all, turns))
+    return {mode: [one[mode] for one in asked] for mode in clients}
 
 
 def _manifest(mode: str, percent: int | None, endpoint: str) -> dict[str, Any]:

@@ -54,9 +54,9 @@ def page_of(figures: Mapping[str, Any], titles: Mapping[str, str], limit_percent
     lines = [
         "# What tracing costs",
         "Written by `make bench-tracing`. Time to first token, at the client. Services that run "
-        "beside each other get the same requests in turn; the cost is the median, over rounds, of "
-        "a round's median relative to that without tracing, with its 95 % interval. The second "
-        "service without tracing shows what the machine's noise alone amounts to.",
+        "beside each other are asked in turn, request by request; the cost is the median, over "
+        "rounds, of a round's median relative to that without tracing, with its 95 % interval. "
+        "The second service without tracing shows what the machine's noise alone amounts to.",
     ]
     for clients, result in figures["clients"].items():
         lines += [
@@ -81,6 +81,11 @@ def page_of(figures: Mapping[str, Any], titles: Mapping[str, str], limit_percent
         f"At 5 % tracing costs {' and '.join(f'**{cost:+.2f} %**' for cost in costs)} "
         f"(wanted: under {limit_percent:g} %). "
         f"{figures['otlp_bytes']} bytes of spans were exported.",
+        "",
+        "CPU time of the spans of one request with two images, in all processes together and with "
+        f"their export: {figures['cpu_us']['recorded']:.0f} µs if it is recorded, "
+        f"{figures['cpu_us']['not_recorded']:.0f} µs if not, "
+        f"{figures['cpu_us']['off']:.0f} µs without a receiver.",
         "",
         f"Demo model, {figures['images']} new images per request, {figures['max_tokens']} output "
         f"tokens; {figures['rounds']} rounds of {figures['per_round']} requests per service; "

@@ -32,11 +32,13 @@ def test_an_interval_holds_the_median_and_is_the_same_again():
 
 def test_the_page_says_what_was_wanted():
     figures = {
-        "clients": {"1": summarize(ROUNDS), "4": summarize(ROUNDS)}, "otlp_bytes": 7, "images": 2,
+        "clients": {"1": summarize(ROUNDS), "4": summarize(ROUNDS)}, "otlp_bytes": 7,
+        "cpu_us": {"off": 1.0, "not_recorded": 2.0, "recorded": 300.4}, "images": 2,
         "max_tokens": 4, "rounds": 2, "per_round": 3, "busy_rounds": 1, "commit": "abc",
         "hardware": "2 cores", "date": "2026-01-01",
     }  # fmt: skip
     page = page_of(figures, TITLES, 2.0)
     assert "At 5 % tracing costs **+0.00 %** and **+0.00 %** (wanted: under 2 %)" in page
     assert "| 100 % | 6 |" in page
+    assert "300 µs if it is recorded, 2 µs if not, 1 µs without a receiver" in page
     assert "1 rounds began on a busy machine" in page

@@ -268,6 +268,38 @@ def test_a_deadline_shows_where_the_time_went(service: Service, receiver: Receiv
     assert not names(spans, parent_id=server.span_id, name="transfer")
 
 
+def test_images_of_an_encoder_that_dies_show_both_tries(
+    service: Service, receiver: Receiver
+) -> None:
+    victim = ENCODERS[0]
+    pid = service.pid(victim)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        call = ask(service, 11, num_images=8)
+        assert next(call).HasField("started")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    rest_of(call)
+    spans = whole_trace(receiver, 11, 8)
+    root = one(spans, parent_id=CLIENT_SPAN)
+    assert not root.is_error
+    calls = names(spans, parent_id=root.span_id, name="encode")
+    lost = [span for span in calls if span.is_error]
+    assert lost
+    assert {span.attributes["error.type"] for span in lost} == {"UNAVAILABLE"}
+    items = names(spans, name="item")
+    assert {item.process for item in items} == {ENCODERS[1]}
+    assert {item.attributes["redserve.attempt"] for item in items} == {1, 2}
+    assert sorted(item.attributes["redserve.item"] for item in items) == [*range(8)]
+    assert not {item.parent_id for item in items} & {span.span_id for span in lost}
+    service.until(lambda state: is_back(state, victim, pid), BACK_S)
+
+
+def is_back(state: dict[str, Any], name: str, former_pid: int) -> bool:
+    pids = [process["pid"] for process in state["processes"] if process["name"] == name]
+    return state["phase"] == "ready" and pids != [former_pid]
+
+
 def test_an_engine_that_dies_is_an_error_in_the_trace(service: Service, receiver: Receiver) -> None:
     pid = service.pid("llm-0")
     call = ask(service, 6, max_tokens=3000)
@@ -284,13 +316,7 @@ def test_an_engine_that_dies_is_an_error_in_the_trace(service: Service, receiver
         assert span.is_error
         assert span.attributes["error.type"] == "UNAVAILABLE"
     assert root.attributes["gen_ai.usage.output_tokens"] > 0
-    service.until(
-        lambda state: (
-            state["phase"] == "ready"
-            and [p["pid"] for p in state["processes"] if p["name"] == "llm-0"] != [pid]
-        ),
-        BACK_S,
-    )
+    service.until(lambda state: is_back(state, "llm-0", pid), BACK_S)
 
 
 def log_lines(service: Service, process: str) -> list[dict[str, Any]]:
