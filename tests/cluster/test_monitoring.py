@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 
 from redserve.cluster.facts import (
     OPTIONAL_KINDS,
@@ -16,8 +17,10 @@ from redserve.cluster.facts import (
     Watching,
 )
 from redserve.cluster.render import render
+from redserve.cluster.scrape import SERIES_LABELS
 from redserve.local.scrape import scrape_config
 from redserve.observability import rule_file
+from redserve.telemetry import metrics
 from tests.cluster.pods import CONTEXT
 from tests.observability.states import STATE
 from tests.spec.manifests import service
@@ -120,3 +123,12 @@ def test_only_our_own_ports_are_scraped() -> None:
         "metrics": {"action": "keep", "sourceLabels": source, "regex": "encoder|llm"},
         "http": {"action": "keep", "sourceLabels": source, "regex": "router"},
     }
+
+
+@pytest.mark.parametrize("name", [name for name in dir(metrics) if name.endswith("Metrics")])
+def test_no_process_has_a_label_that_is_put_on_its_series(name: str) -> None:
+    """It would become `exported_...` in one place and stay what it is in the other."""
+    put_on = {*SERIES_LABELS, "container", "endpoint", "instance", "job", "pod"}
+    made = vars(getattr(metrics, name)(CollectorRegistry()))
+    clashes = {field: put_on & set(metric._labelnames) for field, metric in made.items()}
+    assert not [field for field, labels in clashes.items() if labels]

@@ -237,8 +237,8 @@ def test_promtool_takes_what_a_cluster_gets(tmp_path: Path, case: ClusterCase) -
         for text in one["data"].values()
     ]
     specs = [yaml.safe_dump(one["spec"]) for one in case.objects() if one["kind"] == RULE]
-    (text,) = [*files, *specs]
-    path.write_text(text)
+    assert len(files) + len(specs) == 1
+    path.write_text("".join([*files, *specs]))
     verdict = check_file(path)
     assert verdict.ok, verdict.said
 
