@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
@@ -10,22 +9,13 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 
-from tests.e2e.service import ROOT
-from tests.page.chromium import PHONE, SOON_MS, Tab, image_file, open_tab
+from tests.page.asking import CIRCLE, DIGIT, QUESTION, STAR, answer_greedily, ask, new
+from tests.page.chromium import PHONE, SOON_MS, open_tab
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
-
-    from tests.e2e.service import Service
+    from playwright.sync_api import Browser, FilePayload
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
-
-IMAGES = ROOT / "examples/images"
-STAR, DIGIT, CIRCLE = (
-    IMAGES / f"{name}.png" for name in ("green-star", "orange-digit-4", "red-circle")
-)
-QUESTION = "what is in image 1?"
-_seeds = itertools.count(1)
 
 WATCH = """() => {
     window.seen = [];
@@ -41,22 +31,6 @@ WATCH = """() => {
         });
     }).observe(svg, { childList: true });
 }"""
-
-
-def new(*paths: Any) -> list[tuple[str, str, bytes]]:
-    return [image_file(path, next(_seeds)) for path in paths]
-
-
-def answer_greedily(tab: Tab) -> None:
-    tab.page.click("details.options > summary")
-    tab.page.fill("#temperature", "0")
-    tab.page.fill("#max-tokens", "12")
-
-
-def ask(tab: Tab, text: str = QUESTION) -> str:
-    tab.page.fill("#question", text)
-    tab.page.click("#send")
-    return tab.until_answered()
 
 
 def by_api(url: str, files: list[tuple[str, str, bytes]], text: str) -> str:
@@ -160,51 +134,6 @@ def test_last_requests_can_be_compared(browser: Browser, url: str) -> None:
         assert tab.page.inner_text(pressed) == QUESTION
 
 
-def test_errors_read_well(browser: Browser, url: str) -> None:
-    with open_tab(browser, url) as tab:
-        error = tab.page.locator("#error")
-        tab.page.click("#send")
-        assert "There is nothing to ask yet." in error.inner_text()
-        assert tab.page.evaluate("document.activeElement.id") == "question"
-
-        tab.drop([("notes.txt", "text/plain", b"hello"), *new(STAR)])
-        assert "Left out: notes.txt." in error.inner_text()
-        assert tab.page.locator("#pictures img").count() == 1
-
-        tab.drop(new(DIGIT, CIRCLE, STAR))
-        ask(tab)
-        told = error.inner_text()
-        assert "The service does not take this question." in told
-        assert re.search(r"4 images.*3|3 images|at most 3", told), told
-        assert tab.page.inner_text("#history-body td.bad") == "failed"
-
-        while tab.page.locator("#pictures button").count():
-            tab.page.locator("#pictures button").first.click()
-        tab.drop([("broken.png", "image/png", b"no picture at all")])
-        ask(tab)
-        assert "It is about image 1." in error.inner_text()
-        # Chromium itself writes a line for every answer that is no success.
-        refused = [one for one in tab.complaints if "400 (Bad Request)" in one]
-        assert len(refused) == 2
-        tab.complaints[:] = [one for one in tab.complaints if one not in refused]
-
-
-def test_stop_stops_the_service_too(browser: Browser, url: str, service: Service) -> None:
-    def cancelled() -> float:
-        return service.metric("redserve_requests_total", "router", code="CANCELLED")
-
-    before = cancelled()
-    with open_tab(browser, url) as tab:
-        tab.drop(new(STAR, DIGIT, CIRCLE))
-        tab.page.fill("#question", QUESTION)
-        tab.page.click("#send")
-        tab.page.wait_for_selector('#timeline rect[data-open="true"]', timeout=SOON_MS)
-        tab.page.click("#stop")
-        tab.until_answered()
-        assert "Stopped." in tab.page.inner_text("#error")
-    service.until(lambda _state: cancelled() == before + 1, 30.0)
-
-
 def test_everything_goes_by_keyboard(browser: Browser, url: str) -> None:
     with open_tab(browser, url) as tab:
         keys = tab.page.keyboard
@@ -216,11 +145,11 @@ def test_everything_goes_by_keyboard(browser: Browser, url: str) -> None:
         assert tab.page.evaluate(outline) == "solid"
         with tab.page.expect_file_chooser() as chooser:
             keys.press("Enter")
-        files = [
+        files: list[FilePayload] = [
             {"name": name, "mimeType": kind, "buffer": data}
             for name, kind, data in new(STAR, DIGIT)
         ]
-        chooser.value.set_files(files)  # type: ignore[arg-type]
+        chooser.value.set_files(files)
         tab.page.wait_for_selector("#pictures li:nth-child(2)")
         keys.press("Tab")
         keys.press("Tab")
@@ -265,3 +194,9 @@ def test_nobody_is_kept_out(browser: Browser, url: str, scheme: Any, size: str) 
         # Nothing sticks out of a narrow screen.
         width = tab.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert width[0] <= width[1]
+
+
+def test_a_barrier_would_be_seen(browser: Browser, url: str) -> None:
+    with open_tab(browser, url) as tab:
+        tab.page.evaluate("document.getElementById('send').textContent = ''")
+        assert [one.partition(":")[0] for one in tab.barriers()] == ["button-name"]

@@ -17,7 +17,7 @@ from tools.screenshots.service import ROOT, running_service
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, FilePayload, Page
 
 FOLDER: Final = ROOT / "docs/images"
 EXAMPLES: Final = ROOT / "examples/images"
@@ -62,7 +62,11 @@ def _phone(browser: Browser, url: str) -> None:
 
 def _error(browser: Browser, url: str) -> None:
     with _page(browser, url, viewport={"width": 1200, "height": 420}) as page:
-        broken = {"name": "broken.png", "mimeType": "image/png", "buffer": b"not a picture"}
+        broken: FilePayload = {
+            "name": "broken.png",
+            "mimeType": "image/png",
+            "buffer": b"not a picture",
+        }
         page.set_input_files("#files", [broken])
         page.fill("#question", "what is in image 1?")
         page.click("#send")
