@@ -90,6 +90,32 @@ def run_scenario(folder: Path, service: RedService, scenario: Scenario) -> Verdi
     return _promtool("test", "rules", path)
 
 
+def evaluate(
+    folder: Path, series: Mapping[str, str], expr: str, found: Mapping[str, Mapping[str, float]]
+) -> Verdict:
+    """Whether an expression gives these values, to a thousandth: time -> series -> value.
+
+    Values of `series` come minutely.
+    """
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": f"round({expr}, 0.001)",
+                "eval_time": time,
+                "exp_samples": [
+                    {"labels": labels, "value": value} for labels, value in samples.items()
+                ],
+            }
+            for time, samples in found.items()
+        ],
+    }
+    path = folder / "expression.yaml"
+    path.write_text(json.dumps({"evaluation_interval": "1m", "tests": [test]}))
+    return _promtool("test", "rules", path)
+
+
 def _labels(alert: str) -> str:
     name, *labels = alert.split()
     pairs = [f'alertname="{name}"', *(f'{k}="{v}"' for k, v in (p.split("=") for p in labels))]

@@ -66,7 +66,8 @@ def _promises() -> Row:
             ),
             lines(
                 "Failed requests",
-                "Share of requests that services failed: their own errors and deadlines.",
+                "Share of requests that services failed: their own errors, and deadlines that "
+                "passed, whoever had set them.",
                 Look("percentunit", highest=1),
                 Query(f"({failed} or 0 * {every}) / ({every} > 0)", _NAME),
             ),

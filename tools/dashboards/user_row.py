@@ -46,8 +46,8 @@ def user_row() -> Row:
             ),
             lines(
                 "Failed requests",
-                "Share of requests that the service failed: its own errors and deadlines, "
-                "not wrong requests and not clients that left.",
+                "Share of requests that the service failed: its own errors, and deadlines that "
+                "passed, whoever had set them. Not wrong requests, and not clients that left.",
                 Look("percentunit", width=6, highest=1),
                 Query(f"({or_zero(rate(REQUESTS, FAILED))}) / {rate(REQUESTS)}", "failed"),
             ),
