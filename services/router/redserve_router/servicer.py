@@ -27,6 +27,7 @@ from redserve_router.question import (
     TextPart,
     part_field,
 )
+from redserve_router.validate import id_to_show
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,7 +69,7 @@ class RouterServicer(RouterServiceServicer):
         try:
             question = question_from_proto(request, origin)
         except RedServeError as error:
-            log_refusal(Origin(request.request_id, origin), error)
+            log_refusal(Origin(id_to_show(request.request_id), origin), error)
             raise
         async with aclosing(self._dispatcher.answer(question, context.time_remaining())) as events:
             async for event in events:

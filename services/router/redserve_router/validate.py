@@ -47,6 +47,11 @@ def is_request_id(text: str) -> bool:
     )
 
 
+def id_to_show(text: str) -> str:
+    """The id of a request as logs and spans may have it; empty for what is none."""
+    return text if is_request_id(text) else ""
+
+
 def _check_message(message: Message, field: str) -> None:
     if message.role not in ROLES:
         raise InvalidArgument(

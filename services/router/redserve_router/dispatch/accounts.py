@@ -96,7 +96,7 @@ def _log(
     """One line per request: ids and figures, nothing that the client sent."""
     fields: dict[str, Any] = {
         **life.origin.log_ids,
-        "sequence_id": life.sequence_id,
+        **({"sequence_id": life.sequence_id} if life.origin.request_id else {}),
         "code": OK if error is None else error.grpc_code,
         "model": services.model_name,
         "images": len(life.items),

@@ -18,6 +18,7 @@ from redserve_router.dispatch.generation import Generation, LlmLost
 from redserve_router.dispatch.item_state import ItemState
 from redserve_router.dispatch.preparation import prepare
 from redserve_router.dispatch.spans import describe_prepared
+from redserve_router.validate import id_to_show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +57,6 @@ class RequestLife:
     Attributes:
         span: As given; whoever gave it ends it.
         origin: What is done for the request belongs to.
-        request_id: As the client knows it.
         sequence_id: As encoders and LLM replicas know it.
         deadline: As given.
         received_ns: When the question arrived.
@@ -79,9 +79,8 @@ class RequestLife:
         span: Span,
     ) -> None:
         self.span = span
-        self.request_id = question.request_id
         self.sequence_id = question.sequence_id
-        self.origin = Origin(question.request_id, span.context)
+        self.origin = Origin(id_to_show(question.request_id), span.context)
         self.deadline = deadline
         self.received_ns = question.received_ns
         self.items: tuple[ItemState, ...] = ()
@@ -163,7 +162,7 @@ class RequestLife:
             llm=llm,
             received_ns=self._question.received_ns,
             deadline=self.deadline,
-            request_id=self.request_id,
+            request_id=self.origin.request_id,
             span=self.span,
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from redserve.telemetry.clock import now_ns
+from redserve_router.validate import id_to_show
 
 if TYPE_CHECKING:
     from redserve.domain import SamplingParams
@@ -40,7 +41,7 @@ def start_span(question: Question, services: RouterServices) -> Span:
             "gen_ai.operation.name": OPERATION,
             "gen_ai.provider.name": PROVIDER,
             "gen_ai.request.model": model,
-            "redserve.request_id": question.request_id,
+            "redserve.request_id": id_to_show(question.request_id),
         },
     )
 
@@ -120,7 +121,7 @@ def _outcome(
     life: RequestLife, services: RouterServices, timeline: Timeline
 ) -> dict[str, Attribute]:
     said: dict[str, Attribute] = {
-        "gen_ai.response.id": life.request_id,
+        "gen_ai.response.id": life.origin.request_id,
         "gen_ai.response.model": services.model_name,
         "gen_ai.usage.input_tokens": life.num_prompt_tokens,
         "gen_ai.usage.output_tokens": len(life.made),
