@@ -16,7 +16,14 @@ from redserve.telemetry.first_token import PARTS
 from redserve.telemetry.metrics import DURATION_BUCKETS, SHORT_BUCKETS
 from tests.e2e.service import NAME, Service
 from tests.observability.bench import Bench
-from tests.observability.boards import Question, asked, choices, questions
+from tests.observability.boards import (
+    Question,
+    asked,
+    choices,
+    exported,
+    names_in,
+    questions,
+)
 from tests.observability.prometheus import Prometheus
 from tests.observability.stand_in import stand_ins
 from tests.support.tiny_checkpoints import tiny_checkpoint
@@ -150,6 +157,24 @@ def test_every_question_is_answered_and_every_panel_has_data(
         ("REDServe / Service", "Alerts"),
         ("REDServe / All services", "Alerts"),
     }
+
+
+def test_every_metric_is_one_that_a_process_shows(service: Service, run: Run) -> None:
+    names = {name for one in questions() for name in names_in(one.expr)}
+    ours = {name for name in names if name.startswith("redserve_")}
+    ours -= exported("Operator", "Discovery")  # there is no cluster
+    assert ours <= shown_names(service)
+
+
+def shown_names(service: Service) -> set[str]:
+    """Of all series that the processes show, and of those that have no sample yet."""
+    found = set()
+    for process in service.state()["processes"]:
+        with urllib.request.urlopen(f"http://{process['metrics_address']}/metrics") as page:
+            for name, kind in re.findall(r"# TYPE (\S+) (\w+)", page.read().decode()):
+                parts = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
+                found |= {name + part for part in parts}
+    return found
 
 
 def test_every_variable_has_values(prometheus: Prometheus, run: Run) -> None:
