@@ -140,7 +140,6 @@ def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 def test_a_receiver_that_is_away_is_told_once_and_nothing_waits_for_it(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(otlp, "EXPORT_TIMEOUT_S", 0.2)
     monkeypatch.setattr(otlp, "INTERVAL_S", 0.05)
     configure("info", "json", "router")
     with socket.socket() as reserved:
