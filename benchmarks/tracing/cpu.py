@@ -16,7 +16,7 @@ from redserve.telemetry.tracing import context_of, tracing_to
 if TYPE_CHECKING:
     from redserve.telemetry.tracing import Span, TraceContext, Tracing
 
-NUM_REQUESTS: Final = 300
+NUM_REQUESTS: Final = 150
 """Fewer spans than the queue holds: all of them are exported."""
 _FLUSH_S: Final = 30.0
 

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-MAX_QUEUED_SPANS: Final = 8192
-"""About a hundred requests with eight images each; a few megabytes."""
+MAX_QUEUED_SPANS: Final = 4096
+"""Of a hundred requests or so; 15 MB."""
 MAX_BATCH_SPANS: Final = 512
 INTERVAL_S: Final = 1.0
 DEFAULT_PORT: Final = 4317
