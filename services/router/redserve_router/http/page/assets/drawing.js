@@ -82,6 +82,7 @@ export class Drawing {
     const used = new Set([...rows.values()].flat().map(kindOf));
     const entries = KINDS.filter((kind) => used.has(kind)).map((kind) => [kind, LABELS[kind] || kind]);
     if (run.hidden().length) entries.push(["hidden", HIDDEN]);
+    if ([...rows.values()].flat().some((bar) => bar.open)) entries.push(["open", "not ended yet"]);
     const key = entries.join();
     if (this.legendKey === key) return;
     this.legendKey = key;

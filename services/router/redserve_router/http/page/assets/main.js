@@ -79,13 +79,11 @@ async function answer(run, text) {
     redserve: { timeline: true, progress: true },
     ...sampling(),
   };
-  const said = byId("answer").firstElementChild;
   await ask(body, running.signal, {
-    started: () => {},
     progress: (progress) => run.progress(progress),
     text: (piece) => {
       run.took(piece);
-      said.append(piece);
+      if (drawing.run === run) byId("answer").firstElementChild.append(piece);
     },
     finished: (reason, timeline) => run.finished(reason, timeline),
     usage: (usage) => {
@@ -115,7 +113,9 @@ function end(run) {
 function asFailure(error) {
   if (error instanceof Failure) return error;
   if (error.name === "AbortError") return new Failure("Stopped.", "The service was told to stop too.");
-  return new Failure("An image cannot be read.", `${error.message || error}`);
+  if (error instanceof DOMException) return new Failure("An image cannot be read.", error.message);
+  console.error(error);
+  return new Failure("This page failed.", "Its console has the details; reload it.");
 }
 
 byId("ask").addEventListener("submit", (event) => {

@@ -76,7 +76,8 @@ function* more(run) {
   if (usage) {
     const details = usage.prompt_tokens_details;
     yield* fact("Prompt", `${usage.prompt_tokens} tokens, ${details.image_tokens} of images, ${details.cached_tokens} cached`);
-    yield* fact("Answer", `${usage.completion_tokens} tokens`);
+    const cut = run.reason === "length" ? ", cut at the longest allowed" : "";
+    yield* fact("Answer", `${usage.completion_tokens} tokens${cut}`);
   }
   if (timeline.transport.length) {
     yield* fact("Transport", `${nanoseconds(sum("exposed_ns"))} exposed, ${nanoseconds(sum("hidden_ns"))} hidden`);

@@ -53,7 +53,9 @@ export class Pictures {
         others.push(file.name);
         continue;
       }
-      this.kept.push({ name: file.name, url: URL.createObjectURL(file), data: dataUrl(file) });
+      const data = dataUrl(file);
+      data.catch(() => {}); // told when it is asked about
+      this.kept.push({ name: file.name, url: URL.createObjectURL(file), data });
     }
     this.show();
     say(this.news, plural(this.kept.length, "image"));

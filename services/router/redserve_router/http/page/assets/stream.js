@@ -22,8 +22,8 @@ const MEANINGS = {
 };
 
 /**
- * Ask, and call `on.started()`, `on.progress(progress)`, `on.text(text)`, `on.finished(reason,
- * timeline)` and `on.usage(usage)` as they come.
+ * Ask, and call `on.progress(progress)`, `on.text(text)`, `on.finished(reason, timeline)` and
+ * `on.usage(usage)` as they come.
  *
  * Throws a Failure; an AbortError when `signal` ends it.
  */
@@ -41,7 +41,6 @@ export async function ask(body, signal, on) {
     throw new Failure("The router cannot be reached.", "Is the service still running?");
   }
   if (!response.ok) throw await refusal(response);
-  on.started();
   let complete = false;
   for await (const { name, data } of events(response.body)) {
     if (name === "error") throw failure(data.error, 500);
