@@ -143,11 +143,15 @@ def test_rules_and_monitor_live_with_the_service(
 
 def _nothing_is_written_anew(operator: OperatorProcess) -> None:
     """Not in three more looks, whatever the API server has made of what was sent."""
-    looks = operator.figure("reconcile_total")
-    writes = operator.figure("applies_total")
+    looks, writes = operator.figure("reconcile_total"), _writes(operator)
     eventually(lambda: operator.figure("reconcile_total") >= looks + 3)
-    assert operator.figure("applies_total") == writes
+    assert _writes(operator) == writes
     assert operator.figure("amended_total") == 0
+
+
+def _writes(operator: OperatorProcess) -> dict[str, float]:
+    kinds = (POD_MONITOR, PROMETHEUS_RULE, "ConfigMap")
+    return {kind: operator.figure("applies_total", f'kind="{kind}"') for kind in kinds}
 
 
 def test_rules_move_when_the_kind_comes_and_goes(
