@@ -82,9 +82,13 @@ class Client:
         self._stub = router_pb2_grpc.RouterServiceStub(self._channel)
 
     def ask(
-        self, pictures: list[bytes], text: str, max_tokens: int
+        self,
+        pictures: list[bytes],
+        text: str,
+        max_tokens: int,
+        metadata: tuple[tuple[str, str], ...] = (),
     ) -> tuple[float, float, int, types_pb2.Timeline]:
-        """Ask once, greedy, ignoring end tokens.
+        """Ask once, greedy, ignoring end tokens; `metadata` goes with the call.
 
         Returns:
             TTFT in seconds, TPOT in seconds, output tokens, the timeline.
@@ -100,7 +104,7 @@ class Client:
         start = time.perf_counter()
         stamps: list[float] = []
         timeline = types_pb2.Timeline()
-        for event in self._stub.Generate(request, timeout=600):
+        for event in self._stub.Generate(request, timeout=600, metadata=metadata):
             if event.WhichOneof("event") == "tokens":
                 stamps += [time.perf_counter()] * len(event.tokens.tokens)
             elif event.WhichOneof("event") == "finished":

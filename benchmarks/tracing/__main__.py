@@ -4,6 +4,8 @@
     off again  another service without tracing: the noise
     5          5 % of the requests are traced
     100        all of them are
+    left out   of the service at 5 %: requests whose client says that they are not to be traced
+    recorded   of the same service: requests whose client says that they are
 
 Every service has a router, an encoder and an engine of its own. A client asks one service after the
 other, in an order that chance changes each time, so what else the machine does hits all alike.
@@ -34,7 +36,12 @@ if TYPE_CHECKING:
 RESULTS: Final = Path(__file__).resolve().parents[1] / "results"
 CHECKPOINT: Final = Path(__file__).resolve().parents[2] / "examples/demo-model"
 SAMPLING: Final[dict[str, int | None]] = {"off": None, "again": None, "5": 5, "100": 100}
-TITLES: Final = {"off": "off", "again": "off (noise)", "5": "**5 %**", "100": "100 %"}
+TITLES: Final = {"off": "off", "again": "off (noise)", "5": "**5 %**", "100": "100 %"} | {
+    figures.LEFT_OUT: "left out by the client",
+    figures.RECORDED: "recorded by the client's wish",
+}
+FLAGS: Final = {figures.LEFT_OUT: 0, figures.RECORDED: 1}
+"""What a client says in the W3C context that it sends, to the service at 5 %."""
 LIMIT_PERCENT: Final = 2.0
 NUM_IMAGES: Final = 2
 MAX_TOKENS: Final = 4
@@ -92,7 +99,7 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 clients[mode] = services.Client(address)
                 stack.callback(clients[mode].close)
             for at_a_time in arguments.clients:
-                rounds: figures.Rounds = {mode: [] for mode in SAMPLING}
+                rounds: figures.Rounds = {mode: [] for mode in (*SAMPLING, *FLAGS)}
                 for number in range(arguments.rounds + 1):
                     num_busy += not machine.wait_until_quiet(limit_s=arguments.quiet_limit_s)
                     seed = f"{at_a_time}-{number}"
@@ -115,16 +122,23 @@ def _round(
     for request in range(number):
         pictures = {
             mode: [draw_png(SIZE, f"{seed}-{request}-{mode}-{n}") for n in range(NUM_IMAGES)]
-            for mode in clients
+            for mode in (*SAMPLING, *FLAGS)
         }
         turns.append(chance.sample(list(pictures.items()), k=len(pictures)))
 
     def ask_all(turn: list[tuple[str, list[bytes]]]) -> dict[str, float]:
-        return {mode: clients[mode].ask(own, TEXT, MAX_TOKENS)[0] for mode, own in turn}
+        return {mode: ask(mode, own) for mode, own in turn}
+
+    def ask(mode: str, pictures: list[bytes]) -> float:
+        if mode in SAMPLING:
+            return clients[mode].ask(pictures, TEXT, MAX_TOKENS)[0]
+        context = f"00-{chance.getrandbits(127) + 1:032x}-{1:016x}-{FLAGS[mode]:02x}"
+        metadata = (("traceparent", context),)
+        return clients["5"].ask(pictures, TEXT, MAX_TOKENS, metadata)[0]
 
     with ThreadPoolExecutor(at_a_time) as pool:
         asked = list(pool.map(ask_all, turns))
-    return {mode: [one[mode] for one in asked] for mode in clients}
+    return {mode: [one[mode] for one in asked] for mode in (*SAMPLING, *FLAGS)}
 
 
 def _manifest(mode: str, percent: int | None, endpoint: str) -> dict[str, Any]:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 OFF: Final = "off"
+AGAIN: Final = "again"
+LEFT_OUT: Final = "left out"
+RECORDED: Final = "recorded"
 NUM_RESAMPLES: Final = 2000
 
 Rounds = dict[str, list[list[float]]]
@@ -17,9 +20,19 @@ Rounds = dict[str, list[list[float]]]
 
 
 def ratios(rounds: Mapping[str, Sequence[Sequence[float]]], mode: str) -> list[float]:
-    """Per round the median of a mode over the median without tracing."""
-    pairs = zip(rounds[mode], rounds[OFF], strict=True)
-    return [statistics.median(own) / statistics.median(off) for own, off in pairs]
+    """Per round the median of a mode over that of what it is compared with.
+
+    The noise is one service without tracing over the other, recorded requests are compared with
+    those left out by the same service, and all else with both services without tracing.
+    """
+    if mode == AGAIN:
+        bases = list(rounds[OFF])
+    elif mode == RECORDED:
+        bases = list(rounds[LEFT_OUT])
+    else:
+        bases = [[*one, *other] for one, other in zip(rounds[OFF], rounds[AGAIN], strict=True)]
+    pairs = zip(rounds[mode], bases, strict=True)
+    return [statistics.median(own) / statistics.median(base) for own, base in pairs]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -55,8 +68,10 @@ def page_of(figures: Mapping[str, Any], titles: Mapping[str, str], limit_percent
         "# What tracing costs",
         "Written by `make bench-tracing`. Time to first token, at the client. Services that run "
         "beside each other are asked in turn, request by request; the cost is the median, over "
-        "rounds, of a round's median relative to that without tracing, with its 95 % interval. "
-        "The second service without tracing shows what the machine's noise alone amounts to.",
+        "rounds, of a round's median relative to that of both services without tracing, with its "
+        "95 % interval. One of these two relative to the other shows what chance amounts to: two "
+        "services are never equally fast. Within one service chance is less: there, requests that "
+        "their client wants recorded are compared with those that it leaves out.",
     ]
     for clients, result in figures["clients"].items():
         lines += [

@@ -9,8 +9,17 @@ ROUNDS = {
     "again": [[0.011, 0.011, 0.011], [0.021, 0.021, 0.021]],
     "5": [[0.011, 0.011, 0.012], [0.0210, 0.0210, 0.0210]],
     "100": [[0.022, 0.022, 0.022], [0.042, 0.042, 0.042]],
+    "left out": [[0.010, 0.010, 0.010], [0.020, 0.020, 0.020]],
+    "recorded": [[0.011, 0.011, 0.011], [0.022, 0.022, 0.022]],
 }
-TITLES = {"off": "off", "again": "noise", "5": "5 %", "100": "100 %"}
+TITLES = {
+    "off": "off",
+    "again": "noise",
+    "5": "5 %",
+    "100": "100 %",
+    "left out": "no",
+    "recorded": "yes",
+}
 
 
 def test_costs_are_taken_within_rounds():
@@ -18,6 +27,7 @@ def test_costs_are_taken_within_rounds():
     made = summarize(ROUNDS)
     assert made["100"]["cost_percent"] == 100
     assert made["5"]["cost_percent"] == 0
+    assert made["recorded"]["cost_percent"] == 10
     assert made["off"]["requests"] == 6
     assert made["off"]["ttft_median_ms"] == pytest.approx(20.5)
 
