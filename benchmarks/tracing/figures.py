@@ -91,11 +91,16 @@ def page_of(figures: Mapping[str, Any], titles: Mapping[str, str], limit_percent
                 f"| {of_mode['ttft_p95_ms']:.2f} | {cost} | {ends} |"
             )
     costs = [result["5"]["cost_percent"] for result in figures["clients"].values()]
+    recorded = [result[RECORDED]["cost_percent"] for result in figures["clients"].values()]
     lines += [
         "",
         f"At 5 % tracing costs {' and '.join(f'**{cost:+.2f} %**' for cost in costs)} "
         f"(wanted: under {limit_percent:g} %). "
         f"{figures['otlp_bytes']} bytes of spans were exported.",
+        "",
+        "A recorded request is slower than one that the same service leaves out by "
+        f"{' and '.join(f'{one:+.2f} %' for one in recorded)}; of one in twenty that is "
+        f"{' and '.join(f'**{one / 20:+.2f} %**' for one in recorded)} on average.",
         "",
         "CPU time of the spans of one request with two images, in all processes together and with "
         f"their export: {figures['cpu_us']['recorded']:.0f} µs if it is recorded, "

@@ -50,5 +50,6 @@ def test_the_page_says_what_was_wanted():
     page = page_of(figures, TITLES, 2.0)
     assert "At 5 % tracing costs **+0.00 %** and **+0.00 %** (wanted: under 2 %)" in page
     assert "| 100 % | 6 |" in page
+    assert "by +10.00 % and +10.00 %; of one in twenty that is **+0.50 %**" in page
     assert "300 µs if it is recorded, 2 µs if not, 1 µs without a receiver" in page
     assert "1 rounds began on a busy machine" in page
