@@ -382,6 +382,17 @@ def ucx_net_devices() -> str:
     return os.environ.get("UCX_NET_DEVICES", "")
 
 
+def reader_environment() -> dict[str, str]:
+    """What a process that others read from over TCP inherits: nothing that is a secret."""
+    names = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
+    prefixes = ("UCX_", "NIXL_", "LD_", "PYTHON", "LC_")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in names or name.startswith(prefixes)
+    }
+
+
 def ucx_in_force() -> dict[str, str]:
     """What decides where UCX goes, as far as the environment sets it, by name."""
     names = ("UCX_TLS", "UCX_NET_DEVICES", "UCX_TCP_PORT_RANGE")

@@ -7,6 +7,7 @@ all the same: the pieces of a buffer are one string of bytes, whatever the cuts.
 from __future__ import annotations
 
 from bisect import bisect_right
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
@@ -89,9 +90,12 @@ class RegionList:
         return any(region.freed for region in self.regions)
 
     def hold(self) -> None:
-        """Hold every region."""
-        for region in self.regions:
-            region.hold()
+        """Hold every region; none when one of them cannot be held."""
+        with ExitStack() as undo:
+            for region in self.regions:
+                region.hold()
+                undo.callback(region.unhold)
+            undo.pop_all()
 
     def unhold(self) -> None:
         """End one hold of every region."""

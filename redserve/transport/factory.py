@@ -30,7 +30,7 @@ from redserve.wire.channel import open_channel
 if TYPE_CHECKING:
     from redserve.telemetry.metrics import TransportMetrics
     from redserve.transport.base import Producer, Transport
-    from redserve.transport.nixl.read_server import Served
+    from redserve.transport.nixl.reader_process import ReaderProcess
     from redserve.transport.pool import Pool
 
 log = get_logger()
@@ -131,20 +131,21 @@ def _read_by_tcp(
         table, PeerInfo(table.incarnation, grpc_stream.BACKEND, address), metrics, TCP
     )
 
-    def use(served: Served) -> None:
-        if served.number and metrics is not None:
+    def use(process: ReaderProcess, number: int) -> None:
+        if number and metrics is not None:
             metrics.read_server_restarts.inc()
         # Whoever knows the former process only finds that it is gone, and hears of the successor.
+        # The leases come first: one under a name that was given up would be the new one's end.
+        table.incarnation = process.name
         servicer.peer = PeerInfo(
-            served.name,
+            process.name,
             BACKEND,
             address,
-            metadata=served.metadata,
-            pool_address=served.address,
+            metadata=process.metadata,
+            pool_address=process.address,
             pool_bytes=pool.num_bytes,
             library=version(),
         )
-        table.incarnation = served.name
 
     try:
         server = ReadServer(pool.slab, partial(_new_incarnation, name), use)

@@ -143,16 +143,15 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
 
     def _reap_later(self) -> None:
         """Have the leases of vanished consumers reaped when they are due."""
-        if self._reaper is None:
-            due_s = self._table.ttl_s + self._table.grace_s
+        due_s = self._table.next_due_s
+        if self._reaper is None and due_s is not None:
             self._reaper = asyncio.get_running_loop().call_later(due_s, self._reap)
 
     def _reap(self) -> None:
         self._reaper = None
         self._table.reap()
         self._fetched = {lease for lease in self._fetched if self._table.num_bytes_of(lease)}
-        if self._table.num_leases:
-            self._reap_later()
+        self._reap_later()
 
 
 class GrpcProducer:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from redserve.errors import CorruptTransfer, TensorGone
+from redserve.telemetry.log import get_logger
 from redserve.transport.base import Descriptor
 from redserve.transport.buffer import checksum as checksum_of
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from redserve.transport.buffer import Buffer
     from redserve.transport.pool import Pool
+
+log = get_logger()
 
 GRACE_S: Final = 2.0
 """How long after its ttl a lease still holds the memory: a reader stops at ttl by its own clock,
@@ -196,8 +199,18 @@ class LeaseTable:
             for lease in due:
                 del self._leases[lease.lease_id]
         for lease in due:
-            self._end(lease, consumed=False)
+            try:
+                self._end(lease, consumed=False)
+            except Exception:  # of one owner: the memory of the other leases must come back
+                log.exception("telling of a lease's end failed", key=lease.offer.key)
         return len(due)
+
+    @property
+    def next_due_s(self) -> float | None:
+        """Seconds until the oldest lease is to be reaped, not negative; None without leases."""
+        with self._lock:
+            oldest = next(iter(self._leases.values()), None)
+        return None if oldest is None else max(oldest.ends_at + self.grace_s - self._clock(), 0.0)
 
     @property
     def num_leases(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from redserve.errors import ConfigError
 from redserve.spec.settings import ucx_net_devices, ucx_transports
 from redserve.telemetry.log import get_logger
 from redserve.transport.nixl import rdma
@@ -96,10 +97,18 @@ def make_pool(
             so it must be able to map it.
 
     Raises:
-        ConfigError: The device has no room for it.
+        ConfigError: The device has no room for it, or the kernel none that can be shared.
     """
     where = place(kind, num_bytes, device)
     log.info("embeddings have memory", memory=where.memory, num_bytes=num_bytes, why=where.why)
     if where.memory == "vram" and device is not None:
         return Pool(num_bytes, make_slab=device.make_slab)
-    return Pool(num_bytes, make_slab=SharedSlab if is_source and kind == "tcp" else HostSlab)
+    if not (is_source and kind == "tcp"):
+        return Pool(num_bytes, make_slab=HostSlab)
+    try:
+        return Pool(num_bytes, make_slab=SharedSlab)
+    except OSError as error:
+        raise ConfigError(
+            f"TCP is not to be had: no memory of {num_bytes} bytes that processes share ({error})",
+            field="spec.transport.type",
+        ) from error

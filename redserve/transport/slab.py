@@ -113,7 +113,8 @@ class SharedSlab(_HostBytes):
 
     Args:
         num_bytes: Size, of whole memory pages. The kernel maps, and zeroes, all of them now.
-        descriptor: Of a slab that another process made, to map that one; the caller keeps it.
+        descriptor: Of a slab that another process made, to map that one and only read it; the
+            caller keeps it.
 
     Attributes:
         descriptor: What to pass on; closed with the slab that made it.
@@ -135,4 +136,7 @@ class SharedSlab(_HostBytes):
         else:
             self.descriptor = descriptor
         how = mmap.MAP_SHARED | mmap.MAP_POPULATE
-        super().__init__(np.frombuffer(mmap.mmap(self.descriptor, num_bytes, how), np.uint8))
+        may = mmap.PROT_READ if descriptor is not None else mmap.PROT_READ | mmap.PROT_WRITE
+        memory = mmap.mmap(self.descriptor, num_bytes, how, may)
+        memory.madvise(mmap.MADV_DONTDUMP)  # embeddings are as confidential as their pictures
+        super().__init__(np.frombuffer(memory, np.uint8))

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from redserve.errors import InternalError, PolicyViolation
 from redserve.transport.buffer import read
+from redserve.transport.grpc_stream import GrpcProducer
 from redserve.transport.pool import Pool
+from redserve.transport.probe import probe_key
+from redserve.wire.channel import open_channel
 from redserve_encoder.cache import Embedding, EmbeddingCache
 from redserve_encoder.fake import FakeVision
 from tests.encoder.support import MIB, Gate, bench, item, picture, published, sha, until
@@ -128,6 +131,21 @@ async def test_a_lease_that_outlives_its_hold_keeps_the_memory() -> None:
         assert published(await waiting) == [0]
         for announcement in b.llm.announced[1:]:
             await b.llm.pull(announcement)
+
+
+async def test_a_probe_makes_pictures_wait_and_harms_nobody() -> None:
+    async with bench(FakeVision(hidden_size=WIDE), pool_bytes=MIB) as b:
+        producer = GrpcProducer(open_channel(b.replica.address), b.replica.address)
+        for shade in range(3):
+            lease = await producer.prepare(probe_key(MIB), "somebody", 5)
+            waiting = asyncio.create_task(b.encode(f"r{shade}", [item(0, large(shade))]))
+            await b.prepared(large(shade))
+            assert not waiting.done()
+            await producer.release(lease.lease_id, consumed=True, timeout_s=5)
+            assert published(await waiting) == [0]
+            await b.replica.reception.ledger.wait_empty()
+            b.replica.cache.clear()
+        await producer.close()
 
 
 def test_the_books_refuse_nonsense() -> None:

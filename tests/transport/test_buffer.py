@@ -128,3 +128,12 @@ def test_pieces_that_lie_together_at_both_ends_are_one_pair():
 def test_sizes_that_differ_are_refused(landing: list[int], source: list[int]):
     with pytest.raises(ValueError, match="larger"):
         list(pairs(segments(landing, 0), segments(source, 0)))
+
+
+def test_a_buffer_that_cannot_be_held_whole_is_not_held_in_part():
+    buffer = scattered([10, 20, 30])
+    buffer.regions[2].free()
+    with pytest.raises(RuntimeError):
+        buffer.hold()
+    buffer.free()
+    assert all(region.gone for region in buffer.regions)

@@ -52,6 +52,37 @@ def test_a_lease_names_place_size_time_and_checksum(owner: Owner):
     assert owner.table.buffer_of(lease.lease_id) is owner.region
 
 
+def test_the_oldest_lease_says_when_to_look_again(owner: Owner):
+    assert owner.table.next_due_s is None
+    first = owner.table.prepare("k", "c")
+    owner.clock.now += 1
+    owner.table.prepare("k", "c")
+    assert owner.table.next_due_s == TTL_S + GRACE_S - 1
+    owner.table.release(first.lease_id, consumed=True)
+    assert owner.table.next_due_s == TTL_S + GRACE_S
+    owner.clock.now += 100
+    assert owner.table.next_due_s == 0
+    owner.table.reap()
+    assert owner.table.next_due_s is None
+
+
+def test_an_owner_that_fails_keeps_no_others_memory(owner: Owner):
+    bad = owner.pool.alloc(8)
+
+    def fail(key: str, consumed: bool) -> None:
+        raise RuntimeError(key)
+
+    owner.table.offer("bad", bad, fail)
+    owner.table.prepare("bad", "c")
+    owner.table.prepare("k", "c")
+    for region in (bad, owner.region):
+        region.free()
+    owner.clock.now += 100
+    assert owner.table.reap() == 2
+    assert owner.ended == [("k", False)]
+    assert owner.pool.used_bytes == 0
+
+
 def test_without_checksum_there_is_none(owner: Owner):
     owner.table.offer("bare", owner.pool.alloc(8), owner.on_released, checksum=False)
     assert owner.table.prepare("bare", "c").checksum is None

@@ -13,8 +13,6 @@ from redserve.errors import Overloaded, TensorGone
 from redserve.transport import probe
 from redserve.transport.grpc_stream import GrpcProducer
 from redserve.transport.probe import PROBE_BYTES, is_taken, probe_key
-from redserve.v1 import transport_pb2 as pb
-from redserve.v1.transport_pb2_grpc import TransportServiceStub
 from redserve.wire.channel import open_channel
 from tests.transport.links import MIB, Link, linked, make_link, until
 
@@ -62,19 +60,16 @@ async def test_whoever_vanishes_with_one_blocks_it_until_its_lease_ends() -> Non
 
 async def test_one_that_is_still_read_after_its_release_counts() -> None:
     link = make_link("grpc")
-    async with linked(link), open_channel(link.server.address) as channel:
-        stub = TransportServiceStub(channel)
-        request = pb.PrepareRequest(tensor_key=probe_key(PROBE_BYTES), consumer="slow")
-        lease = (await stub.Prepare(request)).descriptor.lease_id
-        fetching = stub.Fetch(pb.FetchRequest(lease_id=lease))
-        await fetching.read()  # and no more: the stream waits for its reader
-        await stub.Release(pb.ReleaseRequest(lease_id=lease, consumed=False))
+    async with linked(link), asking(link) as producer:
+        lease = await producer.prepare(probe_key(PROBE_BYTES), "slow", 5)
+        read = link.table.buffer_of(lease.lease_id)
+        read.hold()  # as a stream does for the message in hand
+        await producer.release(lease.lease_id, consumed=False, timeout_s=5)
         assert link.producer_pool.quarantined_bytes == PROBE_BYTES
-        async with asking(link) as producer:
-            with pytest.raises(Overloaded):
-                await producer.prepare(probe_key(MIB), "b", 5)
-        fetching.cancel()
-        await until(lambda: link.producer_pool.used_bytes == 0)
+        with pytest.raises(Overloaded):
+            await producer.prepare(probe_key(MIB), "b", 5)
+        read.unhold()
+        assert link.producer_pool.used_bytes == 0
 
 
 async def test_a_check_of_what_another_one_checks_is_not_a_small_figure() -> None:

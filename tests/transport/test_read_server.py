@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from redserve.errors import ConfigError, PeerLost
+from redserve.errors import ConfigError, PeerLost, Unavailable
 from redserve.transport.factory import make_producer
+from redserve.transport.nixl import reader_process
 from redserve.transport.placement import make_pool
 from redserve.transport.pool import Pool
 from redserve.transport.slab import SharedSlab
@@ -70,6 +71,60 @@ async def test_current_waits_for_the_next_one():
             assert not asked.done()
             assert (await asked).incarnation == link.table.incarnation
             assert server.pid != pid
+
+
+async def test_current_gives_up_when_there_is_none(monkeypatch: pytest.MonkeyPatch):
+    """A server that cannot start again: UCX is told of a device that is not there."""
+    link = make_link("tcp")
+    async with linked(link):
+        server = link.side.server
+        assert server is not None
+        told: list[bool] = []
+        link.side.on_readable(told.append)
+        monkeypatch.setenv("UCX_NET_DEVICES", "nothing7")
+        os.kill(server.pid, signal.SIGKILL)
+        await until(lambda: not server.serving)
+        asked = [asyncio.create_task(link.side.current()) for _ in range(3)]
+        for one in asked:
+            with pytest.raises(Unavailable, match="nobody can read"):
+                await one
+        monkeypatch.setenv("UCX_NET_DEVICES", "lo")
+        await until(lambda: server.serving)
+        assert (await link.side.current()).incarnation == link.table.incarnation
+        assert told == [True, False, True]
+
+
+async def test_one_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reader_process, "_PING_S", 0.05)
+    link = make_link("tcp")
+    async with linked(link):
+        server = link.side.server
+        assert server is not None
+        pid = server.pid
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda: server.serving and server.pid != pid)
+        assert not is_alive(pid)
+        link.offer("k", payload(SMALL))
+        region = link.consumer_pool.alloc(SMALL)
+        await link.pull("k", region)
+        region.free()
+
+
+async def test_it_knows_no_secrets_and_writes_no_memory_to_a_disk(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", "canary")
+    monkeypatch.setenv("UCX_KEEPALIVE_INTERVAL", "3s")
+    link = make_link("tcp")
+    async with linked(link):
+        assert link.side.server is not None
+        process = Path(f"/proc/{link.side.server.pid}")
+        environment = (process / "environ").read_bytes()
+        assert b"canary" not in environment
+        assert b"UCX_KEEPALIVE_INTERVAL=3s" in environment
+        limits = (process / "limits").read_text().splitlines()
+        (cores,) = [line.split() for line in limits if line.startswith("Max core file size")]
+        assert cores[4:6] == ["0", "0"]
+        pool = [line for line in (process / "maps").read_text().splitlines() if "memfd" in line]
+        assert [line.split()[1] for line in pool] == ["r--s"]
 
 
 async def test_what_a_producer_writes_later_is_what_is_read():
@@ -136,6 +191,16 @@ def test_it_needs_memory_that_can_be_shared():
         make_producer("tcp", Pool(4096), "p", "127.0.0.1:1", 1.0, None)
 
 
+def test_memory_that_cannot_be_shared_is_a_clear_error(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with pytest.raises(ConfigError, match="no memory of 4096 bytes that processes share") as caught:
+        make_pool("tcp", 4096, None, is_source=True)
+    assert caught.value.field == "spec.transport.type"
+
+
 def test_shared_memory_is_the_same_for_all_and_cannot_shrink():
     mine = SharedSlab(2 * 4096)
     theirs = SharedSlab(2 * 4096, mine.descriptor)
@@ -144,6 +209,8 @@ def test_shared_memory_is_the_same_for_all_and_cannot_shrink():
     assert bytes(theirs.read(4095, 4097)) == b"ab"
     with pytest.raises(PermissionError):
         os.ftruncate(mine.descriptor, 0)
+    with pytest.raises(TypeError, match="read-only"):
+        theirs.write(0, b"c")
     descriptor = mine.descriptor
     del mine
     with pytest.raises(OSError, match="Bad file descriptor"):

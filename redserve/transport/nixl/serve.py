@@ -10,8 +10,10 @@ import base64
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from redserve.transport.nixl.library import Agent, AgentError
@@ -27,8 +29,8 @@ def main(parent: int, descriptor: int, num_bytes: int, hello: int, name: str) ->
         parent: Process id of whoever started this.
         descriptor: Of the pool.
         num_bytes: Size of the pool.
-        hello: File descriptor for one line of JSON: `{"metadata": BASE64, "address": INTEGER}`,
-            or `{"error": TEXT}`.
+        hello: File descriptor for one line of JSON, `{"metadata": BASE64, "address": INTEGER}` or
+            `{"error": TEXT}`, and then for what comes by the standard input: that this lives.
         name: Of the agent.
     """
     # Whoever started this decides when it ends, also when a terminal signals the whole group.
@@ -38,6 +40,8 @@ def main(parent: int, descriptor: int, num_bytes: int, hello: int, name: str) ->
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before
         os._exit(1)
+    # UCX aborts this process when a reader dies: no reason to write embeddings to a disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     code = 0
     try:
         agent = Agent(name, SharedSlab(num_bytes, descriptor), serves=True)
@@ -45,10 +49,10 @@ def main(parent: int, descriptor: int, num_bytes: int, hello: int, name: str) ->
         line = {"metadata": metadata, "address": agent.address}
     except (AgentError, OSError) as error:
         line, code = {"error": str(error)}, 1
-    with os.fdopen(hello, "w") as pipe:
-        pipe.write(json.dumps(line) + "\n")
-    if code == 0:
-        sys.stdin.buffer.read()
+    with suppress(BrokenPipeError):
+        os.write(hello, json.dumps(line).encode() + b"\n")
+        while code == 0 and (ping := os.read(sys.stdin.fileno(), 4096)):
+            os.write(hello, ping)
     os._exit(code)  # never by way of the agent's destructor: somebody may be reading
 
 

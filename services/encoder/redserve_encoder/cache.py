@@ -48,7 +48,8 @@ class EmbeddingCache:
         """Start empty.
 
         Args:
-            pool: Nobody else allocates from it.
+            pool: Probes take room of it for a moment, nobody else does; who owns this has
+                `pages_returned` called when room comes back.
             on_evicted: Called for every eviction.
         """
         self._pool = pool
@@ -99,7 +100,8 @@ class EmbeddingCache:
         """Room for an embedding, pinned for the caller, who writes and commits it.
 
         Returns:
-            None when pinned embeddings occupy the room; the callback of `on_room` will be called.
+            None when pinned embeddings or a probe occupy the room; the callback of `on_room` will
+            be called.
 
         Raises:
             PolicyViolation: The embedding is larger than the pool.
@@ -107,7 +109,7 @@ class EmbeddingCache:
         self.check_fits(num_bytes)
         while (region := self._pool.try_alloc(num_bytes)) is None:
             if not self._evictable:
-                if self._num_pinned == 0 and self._pool.quarantined_bytes == 0:
+                if self._pool.used_bytes == 0:
                     raise InternalError(
                         f"an empty pool of {self._pool.num_bytes} bytes has no room for {num_bytes}"
                     )
@@ -146,7 +148,7 @@ class EmbeddingCache:
         self._on_room()
 
     def pages_returned(self) -> None:
-        """A lease has ended: pages of an evicted embedding may have become free."""
+        """Pages of an evicted embedding, or of a probe, have become free."""
         self._on_room()
 
     def clear(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -24,6 +25,7 @@ from redserve_encoder.intake import Intake
 from redserve_encoder.llm_clients import LlmClients
 from redserve_encoder.pictures import Pictures
 from redserve_encoder.publisher import Publisher
+from redserve_encoder.readiness import Readiness
 from redserve_encoder.reception import Limits, Parts, Reception
 from redserve_encoder.servicer import SERVICE_NAME, EncoderServicer
 from redserve_encoder.traces import Traces
@@ -90,6 +92,9 @@ class EncoderReplica:
             TransportMetrics(self.registry),
         )
         self.cache = EmbeddingCache(self.pool, metrics.cache_evictions.inc)
+        self._tell_of_room()
+        self._readiness = Readiness(self._server.set_ready)
+        self.producer.on_readable(self._readiness.readable)
         self.pictures = Pictures(
             vision,
             num_threads=settings.preprocess_threads,
@@ -131,7 +136,7 @@ class EncoderReplica:
         )
         await self._server.start()
         self.reception.set_serving(serving=True)
-        self._server.set_ready(True)
+        self._readiness.open()
         log.info(
             "ready",
             address=self.address,
@@ -151,7 +156,7 @@ class EncoderReplica:
         try:
             await asyncio.wait({signalled, self._engine}, return_when=asyncio.FIRST_COMPLETED)
             if self._engine.done():
-                self._server.set_ready(False)
+                self._readiness.shut()
                 await self._engine
         finally:
             signalled.cancel()
@@ -164,7 +169,7 @@ class EncoderReplica:
         Returns:
             Whether everything was handed over within `timeout_s` seconds.
         """
-        self._server.set_ready(False)
+        self._readiness.shut()
         self.reception.set_serving(serving=False)
         try:
             async with asyncio.timeout(timeout_s):
@@ -188,3 +193,17 @@ class EncoderReplica:
         self.cache.clear()
         await asyncio.to_thread(self._tracing.close, _FLUSH_TIMEOUT_S)
         self._stop_metrics()
+
+    def _tell_of_room(self) -> None:
+        """Room comes back in whichever thread the last reader of an embedding or probe ends."""
+        loop = asyncio.get_running_loop()
+        latest = self.pool.used_bytes
+
+        def look(used_bytes: int, free_bytes: int) -> None:
+            nonlocal latest
+            came_back, latest = used_bytes < latest, used_bytes
+            if came_back:
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self.cache.pages_returned)
+
+        self.pool.on_change(look)

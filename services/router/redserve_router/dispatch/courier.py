@@ -101,7 +101,12 @@ class ItemCourier:
             return
         log.info("item needed again", item=index, why=why, **self._destination.log_ids)
         self._metrics.item_retries.labels("needed_again").inc()
-        self.dispatch((index,))
+        state = self._items[index]
+        state.begin_attempt()
+        # Evicted meanwhile is mended at once; an encoder that nobody can read from is not.
+        delay_s = backoff_s(state.num_lost, num_encoders=1) if state.num_lost else 0.0
+        state.num_lost += 1
+        self._spawn(self._send_after(delay_s, [state]))
 
     async def settle(self, timeout_s: float) -> None:
         """The answer is complete: give calls a moment to report, then end what is left."""
@@ -305,7 +310,11 @@ class ItemCourier:
 
     async def _send_later(self, states: Sequence[ItemState]) -> None:
         num_retries = max(state.num_retries for state in states)
-        delay_s = backoff_s(num_retries, num_encoders=len(self._pools.encoders))
+        await self._send_after(
+            backoff_s(num_retries, num_encoders=len(self._pools.encoders)), states
+        )
+
+    async def _send_after(self, delay_s: float, states: Sequence[ItemState]) -> None:
         if delay_s:
             await asyncio.sleep(delay_s)
         await self._send(states)

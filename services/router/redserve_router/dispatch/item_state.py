@@ -37,6 +37,7 @@ class ItemState:
         outcome: As known now; None while it is on its way.
         avoid: Addresses of encoders on which it failed, until all have been tried.
         num_retries: Failures in a row; decides how long to back off.
+        num_lost: How often the LLM replica could not get what was published; the same.
         failures: Failures by reason, those of connections left out.
         last_error: The last of either kind.
     """
@@ -49,6 +50,7 @@ class ItemState:
     outcome: Outcome | None = None
     avoid: set[str] = field(default_factory=set)
     num_retries: int = 0
+    num_lost: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     last_error: RedServeError | None = None
 
