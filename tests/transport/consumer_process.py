@@ -14,7 +14,6 @@ from redserve.errors import RedServeError
 from redserve.transport.factory import make_consumer
 from redserve.transport.leave import leave
 from redserve.transport.pool import Pool
-from redserve.transport.puller import Puller
 from tests.transport.child import answer, arguments, is_filled, own_stdout, peer_from_json
 from tests.transport.links import until
 
@@ -84,11 +83,11 @@ class Consumer:
         return {"used": self.pool.used_bytes}
 
     async def cycle(self, peer: dict[str, Any], size: int, times: int) -> dict[str, Any]:
-        """Connect, pull, disconnect, again and again, with the one data path of this process."""
+        """Be a new consumer, connect, pull, disconnect, again and again."""
         source = peer_from_json(peer)
         region = self.pool.alloc(size)
         for _ in range(times):
-            puller = Puller(_Kept(self.puller), self.puller._connect, "cycle", self.pool)
+            puller = make_consumer(self.kind, self.pool, "cycle", "", None)
             await puller.pull(source, f"k-{size}", region, 30)
             await puller.close()
         whole = is_filled(region)
@@ -123,19 +122,6 @@ class Consumer:
         except RedServeError as caught:
             error, why = type(caught).__name__, str(caught)
         return {"error": error, "why": why, "seconds": time.monotonic() - started}
-
-
-class _Kept:
-    """The data path of a puller, which outlives the pullers that are made with it."""
-
-    def __init__(self, owner: Puller) -> None:
-        self._transport = owner._transport
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    async def close(self, timeout_s: float) -> bool:
-        return True
 
 
 async def main(out: TextIO, kind: str, pool_bytes: int) -> None:

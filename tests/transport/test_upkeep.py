@@ -14,7 +14,7 @@ pytestmark = pytest.mark.parametrize("kind", KINDS)
 FEW = 4097
 """Bytes: a cycle is about the connection."""
 CYCLES = 1000
-WARM_UP = 200
+WARM_UP = 100
 """Cycles until allocators and thread pools have what they need."""
 IDLE_S = 3.0
 MOST_CPU = 0.02
