@@ -52,7 +52,8 @@ class RouterMetrics:
             buckets=SHORT_BUCKETS, registry=registry,
         )  # fmt: skip
         self.duration = Histogram(
-            "redserve_request_duration_seconds", "Arrival of a request to its end",
+            "redserve_request_duration_seconds",
+            "Arrival of a request to its end, of complete answers only",
             buckets=DURATION_BUCKETS, registry=registry,
         )  # fmt: skip
         self.queue_requests = Gauge(

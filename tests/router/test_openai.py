@@ -277,7 +277,7 @@ async def test_health_and_metrics():
             "redserve_queue_requests 0.0",
             "redserve_time_to_first_token_seconds_count 1.0",
             "redserve_time_per_output_token_seconds_count 1.0",
-            "redserve_request_duration_seconds_count 2.0",
+            "redserve_request_duration_seconds_count 1.0",
             "redserve_overlap_ratio_count 1.0",
             'redserve_transport_item_seconds_count{part="exposed"} 2.0',
             'redserve_transport_item_seconds_count{part="hidden"} 2.0',

@@ -240,6 +240,19 @@ async def test_the_deadline_of_the_service_is_always_its_own_fault():
         assert events(c) == {**BROKEN, "encodelatency": BAD}
 
 
+async def test_latencies_are_those_of_complete_answers():
+    async with with_promises() as c:
+        await c.ask(question("what", picture("red")))
+        for _ in range(3):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await c.ask(question("hello", model="other"))
+        async with waiting(c):
+            pass
+        await until_ended(c, 5)
+        for latency in ("request_duration", "time_per_output_token", "time_to_first_token"):
+            assert c.router.registry.get_sample_value(f"redserve_{latency}_seconds_count") == 1
+
+
 async def test_the_overview_says_how_it_goes():
     slos = (*promises(NEVER_LATE_S)[:1], *promises(ALWAYS_LATE_S)[3:])
     async with cluster(slos=slos) as c, RouterClient(c.router.server.address) as client:

@@ -70,11 +70,11 @@ def _measure(
         answered: Its timeline if it ended well.
     """
     exemplar = {"trace_id": life.span.context.trace_id} if life.span.recording else None
-    metrics.duration.observe(reckoned.duration_s, exemplar)
     if reckoned.first_token_s is not None:
         metrics.ttft.observe(reckoned.first_token_s, exemplar)
     if answered is None:
         return
+    metrics.duration.observe(reckoned.duration_s, exemplar)
     if reckoned.time_per_output_token_s is not None:
         metrics.tpot.observe(reckoned.time_per_output_token_s, exemplar)
     if answered.overlap_ratio is not None:
