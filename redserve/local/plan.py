@@ -75,7 +75,7 @@ def plan(service: RedService, machine: Machine, listen: Listen, model_uri: str) 
     warnings = check_runnable_here(service)
     shares = share(_needs(service), machine)
     router = _router_place(service, listen)
-    taken = frozenset({router.place.grpc_port, router.http_port})
+    taken = frozenset({router.place.grpc_port, router.place.metrics_port, router.http_port})
     ports = (port for port in free_ports() if port not in taken)
     encoders, llms = _compute_places(service, iter(shares.shares), ports)
     placement = Placement(
@@ -115,8 +115,12 @@ def _router_place(service: RedService, listen: Listen) -> RouterPlace:
     spec = service.spec.router
     http = _wish("http", spec.http, listen.http_host, listen.http_port)
     grpc = _wish("grpc", spec.grpc, listen.grpc_host, listen.grpc_port)
-    http_port = take(http) if spec.open_ai == "Enabled" else http.port
+    has_http = spec.open_ai == "Enabled"
+    http_port = take(http) if has_http else http.port
     grpc_port = take(grpc, taken=frozenset({http_port}))
+    # Without HTTP, `/metrics` has a port of its own, where gRPC listens.
+    found = free_ports(grpc.host, field=grpc.host_field)
+    metrics_port = 0 if has_http else next(port for port in found if port != grpc_port)
     address = reachable(grpc.host, grpc_port)
     place = Place(
         name="router",
@@ -124,6 +128,7 @@ def _router_place(service: RedService, listen: Listen) -> RouterPlace:
         grpc_host=grpc.host,
         grpc_port=grpc_port,
         advertise_address=address,
+        metrics_port=metrics_port,
     )
     return RouterPlace(place=place, http_host=http.host, http_port=http_port)
 

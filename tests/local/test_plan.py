@@ -72,6 +72,17 @@ def test_without_http_its_port_does_not_matter() -> None:
     assert made.http_address is None
 
 
+def test_without_http_a_router_has_a_port_for_its_metrics() -> None:
+    router = {"openAI": "Disabled", "grpc": {"port": 0}}
+    made = plan(service(router=router), Machine(2, 0), Listen(grpc_host="0.0.0.0"), "file:///m")
+    shown = [one.metrics_address for one in made.workloads]
+    assert None not in shown
+    taken = {one.address for one in made.workloads}
+    assert len({*shown, *taken}) == 2 * len(made.workloads)
+    port = made.workloads[-1].env["REDSERVE_ROUTER_METRICS_PORT"]
+    assert shown[-1] == f"127.0.0.1:{port}"
+
+
 @pytest.mark.parametrize(
     ("router", "served"),
     [({}, True), ({"playground": "Disabled"}, False), ({"openAI": "Disabled"}, False)],

@@ -7,10 +7,10 @@ from typing import Final
 from redserve.local.state import ProcessState, ServiceState
 
 
-def process(name: str, port: int, *, has_metrics: bool = True) -> ProcessState:
-    metrics = f"127.0.0.1:{port + 1}" if has_metrics else None
+def process(name: str, port: int) -> ProcessState:
+    own, metrics = f"127.0.0.1:{port}", f"127.0.0.1:{port + 1}"
     role = name.partition("-")[0]
-    return ProcessState(name, role, "ready", 5, f"127.0.0.1:{port}", metrics, 0, f"/l/{name}.log")
+    return ProcessState(name, role, "ready", 5, own, metrics, 0, f"/l/{name}.log")
 
 
 STATE: Final = ServiceState(

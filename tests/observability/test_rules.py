@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +21,7 @@ from redserve.slo import Objective
 from redserve.spec.manifest import load_manifest
 from redserve.telemetry import metrics
 from tests.observability.healthy import service
-from tests.observability.states import STATE, process
+from tests.observability.states import STATE
 from tests.spec.manifests import EXAMPLES, ROOT
 
 if TYPE_CHECKING:
@@ -152,10 +151,8 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_scrape_configuration_has_the_labels_of_a_cluster() -> None:
-    without = process("router", 7050, has_metrics=False)
-    state = replace(STATE, processes=(*STATE.processes[:2], without))
-    (job,) = scrape_config(state)["scrape_configs"]
-    encoder, llm = job["static_configs"]
+    (job,) = scrape_config(STATE)["scrape_configs"]
+    encoder, llm, router = job["static_configs"]
     assert encoder["targets"] == ["127.0.0.1:7011"]
     assert encoder["labels"] == {
         "namespace": "local",
@@ -164,7 +161,7 @@ def test_scrape_configuration_has_the_labels_of_a_cluster() -> None:
         "revision": "local",
         "pod": "encoder-0",
     }
-    assert llm["labels"]["pool"] == "llm"
+    assert [one["labels"]["pool"] for one in (llm, router)] == ["llm", "router"]
 
 
 def test_the_command_prints_rules(capsys: pytest.CaptureFixture[str]) -> None:

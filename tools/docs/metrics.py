@@ -28,9 +28,10 @@ SECTIONS: Final[dict[str, tuple[str, Callable[[CollectorRegistry], object]]]] = 
     "Operator": ("", OperatorMetrics),
 }
 INTRODUCTION: Final = (
-    "Every process serves them at `/metrics`: routers on their HTTP port, the others on a port of "
-    "their own. Times are seconds, sizes are bytes. A histogram has the series `_bucket`, `_sum` "
-    "and `_count`. Labels never hold anything that a client has sent.",
+    "Every process serves them at `/metrics`: routers on their HTTP port; the others, and routers "
+    "without HTTP (`spec.router.openAI: Disabled`), on a port of their own. Times are seconds, "
+    "sizes are bytes. A histogram has the series `_bucket`, `_sum` and `_count`. Labels never hold "
+    "anything that a client has sent.",
     "",
     "Whoever scrapes adds `namespace`, `redservice`, `pool` and `revision`, by which rules find "
     "the series of a service: in a cluster the PodMonitor does so, on one machine `redserve rules "
