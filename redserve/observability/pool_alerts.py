@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from redserve.observability.alerts import (
     DISCOVERY_STALE,
@@ -25,19 +25,31 @@ _POOL_SEEN = "replica_pool"
 _SERVING = "redserve_replica_serving"
 _EVERY_ROUTER = "redserve_inflight_requests"
 
+START_LIMIT_MIN: Final = 30
+"""Minutes that a process may read weights before it serves and can be scraped, as long as a
+cluster lets it (`redserve.cluster.probes`)."""
+TARGET_DOWN_MIN: Final = 10
+"""Minutes without metrics of what had some."""
+_LATELY: Final = "1h"
+# A pool that has been empty for so long and half an hour more begins to be one that did not serve
+# a little before it ends to be one that did, so that no moment of a long outage is silent.
+_NOT_LATELY: Final = "25m"
+
 
 def pool_alerts(series: Series, spec: RedServiceSpec) -> Iterator[Alert]:
     """Alerts of pools that are meant to have replicas."""
     yield _target_down(series)
+    yield _no_target(series)
     for pool, wanted in (("encoder", spec.encoder), ("llm", spec.llm)):
         if wanted.num_replicas > 0:
             seen = _seen(series, pool)
-            yield _empty(series, pool, f"{seen} == 0")
+            serving = series.of(_SERVING, f'{_POOL_SEEN}="{pool}"')
+            yield from _empty(series, pool, f"{seen} == 0", serving)
             yield from _below(series, pool, seen, wanted.num_replicas)
             yield _router_without(series, pool)
     if spec.router.num_replicas > 0:
         up = _routers_up(series)
-        yield _empty(series, "router", f"{up} == 0")
+        yield from _empty(series, "router", f"{up} == 0", series.of("up", 'pool="router"'))
         yield from _below(series, "router", up, spec.router.num_replicas)
     yield _discovery_stale(series)
 
@@ -60,15 +72,46 @@ def _routers_up(series: Series) -> str:
     return f"(sum by ({OF_SERVICE}) ({routers}) or max by ({OF_SERVICE}) ({nothing}))"
 
 
-def _empty(series: Series, pool: str, expr: str) -> Alert:
-    return Alert(
+def _empty(series: Series, pool: str, empty: str, serving: str) -> Iterator[Alert]:
+    """At once where somebody served, after the longest start where nobody did: a service that is
+    new, or was made larger than nothing, loads weights first.
+
+    Args:
+        series, pool: Of what.
+        empty: Is there while nobody serves.
+        serving: Series of which one was above 0 if somebody served.
+    """
+
+    def served(window: str) -> str:
+        return f"max by ({OF_SERVICE}) (max_over_time({serving}[{window}])) > 0"
+
+    unseen = (
+        "In a cluster clients are then refused before a router sees them, so promises (spec.slos) "
+        "count nothing of it."
+    )
+    yield Alert(
         name=POOL_EMPTY,
         severity="page",
-        expr=expr,
+        expr=f"{empty} and on ({OF_SERVICE}) ({served(_LATELY)})",
         for_="1m",
+        summary=f"{series.service}: nobody serves in the pool {pool} any more",
+        description=(
+            f"No replica of the pool {pool} takes work, and within the last hour one did: requests "
+            f"that need one fail. {unseen}"
+        ),
+        labels=(("pool", pool), ("lately", "served")),
+    )
+    yield Alert(
+        name=POOL_EMPTY,
+        severity="page",
+        expr=f"{empty} unless on ({OF_SERVICE}) ({served(_NOT_LATELY)})",
+        for_=f"{START_LIMIT_MIN}m",
         summary=f"{series.service}: nobody serves in the pool {pool}",
-        description=f"No replica of the pool {pool} takes work: requests that need one fail.",
-        labels=(("pool", pool),),
+        description=(
+            f"No replica of the pool {pool} has taken work for {START_LIMIT_MIN} minutes, which is "
+            f"as long as loading weights may take: requests that need one fail. {unseen}"
+        ),
+        labels=(("pool", pool), ("lately", "empty")),
     )
 
 
@@ -98,8 +141,8 @@ def _router_without(series: Series, pool: str) -> Alert:
             f"{series.of(_EVERY_ROUTER)} unless on ({OF_PROCESS}) "
             f"(sum by ({OF_PROCESS}) ({serving}) > 0)"
         ),
-        # New engines may load weights for this long; routers of their revision wait for them.
-        for_="30m",
+        # Routers of a revision wait for its engines.
+        for_=f"{START_LIMIT_MIN}m",
         summary=f"{series.service}: a router sees no {pool} of its revision",
         description=(
             "The router {{ $labels.instance }} (revision {{ $labels.revision }}) has nobody in "
@@ -125,14 +168,30 @@ def _discovery_stale(series: Series) -> Alert:
 
 def _target_down(series: Series) -> Alert:
     up = series.of("up")
+    # Encoders and engines open their metrics when the weights are there.
+    loading = f"{START_LIMIT_MIN - TARGET_DOWN_MIN}m"
     return Alert(
         name=TARGET_DOWN,
         severity="ticket",
-        expr=f"{up} == 0 or absent({up})",
-        for_="10m",
+        expr=f"{up} == 0 and (max_over_time({up}[{loading}]) > 0 or {up} offset {loading})",
+        for_=f"{TARGET_DOWN_MIN}m",
         summary=f"{series.service}: metrics cannot be read",
         description=(
-            "Prometheus does not get the metrics of {{ $labels.instance }} (without a name: of "
-            "any process). What other alerts would say of it is not known."
+            "Prometheus does not get the metrics of {{ $labels.instance }}: no longer, or still "
+            f"not after {START_LIMIT_MIN} minutes. What other alerts would say of it is not known."
         ),
+    )
+
+
+def _no_target(series: Series) -> Alert:
+    return Alert(
+        name=TARGET_DOWN,
+        severity="ticket",
+        expr=f"absent({series.of('up')})",
+        for_=f"{START_LIMIT_MIN}m",
+        summary=f"{series.service}: Prometheus knows no process of it",
+        description=(
+            "Prometheus has no target of the service. What other alerts would say is not known."
+        ),
+        labels=(("target", "none"),),
     )

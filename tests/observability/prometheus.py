@@ -33,7 +33,7 @@ def in_quick_motion(text: str) -> str:
         seconds = int(found[2]) * _SECONDS[found[3]] / QUICKER
         return f"{found[1]}{max(2, round(seconds))}s"
 
-    return re.sub(r"(\[|for: )(\d+)([smhd])\b", shorter, text)
+    return re.sub(r"(\[|for: |offset )(\d+)([smhd])\b", shorter, text)
 
 
 class Prometheus:

@@ -142,7 +142,7 @@ def test_burn(tmp_path: Path, name: str) -> None:
 
 
 def test_a_scenario_can_fail(tmp_path: Path) -> None:
-    wrong = Scenario({**healthy(), of("up", "llm-0"): steady(0)}, {"20m": set()})
+    wrong = Scenario({**healthy(), of("up", "llm-0"): steady(0)}, {"40m": set()})
     verdict = run_scenario(tmp_path, service(), wrong)
     assert not verdict.ok
     assert "RedServeTargetDown" in verdict.said

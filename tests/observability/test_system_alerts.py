@@ -9,8 +9,10 @@ import yaml
 
 from redserve.cluster import labels
 from redserve.cluster.facts import PROMETHEUS_RULE as RULE
+from redserve.cluster.probes import START_LIMIT_S
 from redserve.cluster.scrape import cluster_scrape_config
 from redserve.local.scrape import scrape_config
+from redserve.observability.pool_alerts import START_LIMIT_MIN
 from tests.cluster.golden import CASES as CLUSTER_CASES
 from tests.cluster.golden import Case as ClusterCase
 from tests.observability.healthy import POOLS, healthy, of, service, serving, steady
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.observability, pytest.mark.timeout(300)]
 GONE: Final = "_x60"
 DOWN: Final = steady(0)
+ENDED: Final = "1x9 0x50"
 
 
 class Case(NamedTuple):
@@ -78,25 +81,69 @@ FELL_BACK: Final = "RedServeTransportFellBack"
 
 CASES: Final = {
     "all is well": Case({}, {"5m": set(), "50m": set()}),
-    "no encoder serves": Case(
-        NO_ENCODERS,
+    "no encoder serves any more": Case(
+        dict.fromkeys(NO_ENCODERS, "1x9 0x50"),
         {
-            "0m": set(),
-            "5m": {"RedServePoolEmpty pool=encoder"},
-            "40m": {
+            "9m": set(),
+            "10m": set(),
+            "11m": {"RedServePoolEmpty pool=encoder"},
+            "50m": {
                 "RedServePoolEmpty pool=encoder",
                 "RedServeRouterWithoutReplica pool=router missing=encoder",
             },
         },
     ),
-    "no encoder is known": Case(
-        dict.fromkeys(NO_ENCODERS, GONE), {"5m": {"RedServePoolEmpty pool=encoder"}}
+    "no encoder is known any more": Case(
+        dict.fromkeys(NO_ENCODERS, "1x9 _x50"),
+        {"9m": set(), "16m": {"RedServePoolEmpty pool=encoder"}},
+    ),
+    "a new service that loads for 20 min": Case(
+        {
+            **dict.fromkeys([*NO_ENCODERS, serving("llm", 0)], "0x20 1x40"),
+            **{of("up", process): "0x20 1x40" for process in POOLS if process != "router-0"},
+        },
+        {"2m": set(), "15m": set(), "20m": set(), "30m": set(), "50m": set()},
+    ),
+    "a new service whose targets appear late": Case(
+        dict.fromkeys(healthy(), "_x20 1x40"), {"15m": set(), "20m": set()}
+    ),
+    "a new service whose routers start last": Case(
+        {
+            **{one: "_x5 1x50" for one in healthy() if 'instance="router-0"' in one},
+            **{of("up", process): "0x20 1x40" for process in POOLS if process != "router-0"},
+        },
+        {"2m": set(), "4m": set(), "15m": set(), "50m": set()},
+    ),
+    "a new service that never loads": Case(
+        {
+            **dict.fromkeys([serving("llm", 0)], GONE),
+            of("up", "llm-0"): DOWN,
+        },
+        {
+            "25m": set(),
+            "32m": {
+                "RedServePoolEmpty pool=llm",
+                "RedServeRouterWithoutReplica pool=router missing=llm",
+                "RedServeTargetDown pool=llm",
+            },
+        },
+    ),
+    "an engine that comes after the others": Case(
+        {of("up", "llm-1"): "_x20 0x20 1x20"}, {"35m": set(), "50m": set()}
+    ),
+    "an engine that was there for a minute": Case(
+        {of("up", "llm-1"): "_x20 1x1 0x40"},
+        {
+            "30m": set(),
+            "34m": {"RedServeTargetDown pool=llm"},
+            "50m": {"RedServeTargetDown pool=llm"},
+        },
     ),
     "encoders come back": Case(
-        dict.fromkeys(NO_ENCODERS, "0x9 1x50"),
-        {"9m": {"RedServePoolEmpty pool=encoder"}, "11m": set()},
+        dict.fromkeys(NO_ENCODERS, "1x9 0x9 1x40"),
+        {"18m": {"RedServePoolEmpty pool=encoder"}, "21m": set()},
     ),
-    "no engine serves": Case({serving("llm", 0): DOWN}, {"5m": {"RedServePoolEmpty pool=llm"}}),
+    "no engine serves": Case({serving("llm", 0): ENDED}, {"15m": {"RedServePoolEmpty pool=llm"}}),
     "nobody is wanted": Case(
         NO_ENCODERS, {"5m": set(), "50m": set()}, {"encoder": {"replicas": 0}}
     ),
@@ -126,22 +173,22 @@ CASES: Final = {
         {"router": {"replicas": 2}},
     ),
     "no router answers": Case(
-        {of("up", "router-0"): DOWN},
+        {of("up", "router-0"): ENDED},
         {
-            "5m": {"RedServePoolEmpty pool=router"},
-            "15m": {"RedServePoolEmpty pool=router", "RedServeTargetDown pool=router"},
+            "15m": {"RedServePoolEmpty pool=router"},
+            "25m": {"RedServePoolEmpty pool=router", "RedServeTargetDown pool=router"},
         },
     ),
     "no router is there": Case(
-        {one: GONE for one in healthy() if 'instance="router-0"' in one},
-        {"0m": set(), "5m": {"RedServePoolEmpty pool=router"}},
+        {one: "1x9 _x50" for one in healthy() if 'instance="router-0"' in one},
+        {"9m": set(), "16m": {"RedServePoolEmpty pool=router"}},
     ),
     "an encoder's metrics cannot be read": Case(
-        {of("up", "encoder-1"): DOWN},
-        {"5m": set(), "15m": {"RedServeTargetDown pool=encoder"}},
+        {of("up", "encoder-1"): ENDED},
+        {"15m": set(), "25m": {"RedServeTargetDown pool=encoder"}},
     ),
     "nothing is scraped": Case(
-        dict.fromkeys(healthy(), GONE), {"5m": set(), "15m": {"RedServeTargetDown"}}
+        dict.fromkeys(healthy(), GONE), {"25m": set(), "35m": {"RedServeTargetDown"}}
     ),
     "nothing is meant to run": Case(
         dict.fromkeys(healthy(), GONE), {"50m": set()}, {"reconcile": "Stopped"}
@@ -207,6 +254,20 @@ def test_alert(tmp_path: Path, name: str) -> None:
     scenario = Scenario({**healthy(), **case.changes}, case.firing)
     verdict = run_scenario(tmp_path, service(**case.spec), scenario)
     assert verdict.ok, verdict.said
+
+
+def test_no_moment_of_a_long_outage_is_silent(tmp_path: Path) -> None:
+    """Not even that an hour after which nobody remembers that the pool served."""
+    series = healthy(150) | dict.fromkeys([serving("llm", 0)], "1x9 0x140")
+    empty = "RedServePoolEmpty pool=llm"
+    router = "RedServeRouterWithoutReplica pool=router missing=llm"
+    later = {f"{minute}m": {empty, router} for minute in (50, *range(72, 150, 6))}
+    verdict = run_scenario(tmp_path, service(), Scenario(series, {"11m": {empty}, **later}))
+    assert verdict.ok, verdict.said
+
+
+def test_a_start_may_last_as_long_as_a_cluster_lets_it() -> None:
+    assert START_LIMIT_MIN * 60 == START_LIMIT_S
 
 
 SPECS: Final[dict[str, dict[str, Any]]] = {
