@@ -9,7 +9,7 @@ import yaml
 from redserve.cli.common import add_manifest
 from redserve.cluster.scrape import cluster_scrape_config
 from redserve.errors import ConfigError
-from redserve.local.scrape import RULE_FILES, scrape_config
+from redserve.local.scrape import LOCAL, RULE_FILES, scrape_config
 from redserve.local.state import find_service
 from redserve.observability import RUNBOOKS, rule_file
 from redserve.spec.manifest import open_manifest
@@ -34,7 +34,8 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--namespace",
         metavar="NAME",
-        help="the label namespace of its series (default: the manifest's; without one, any)",
+        help="the label namespace of its series (default: the manifest's; without one, rules take "
+        f"any, and --scrape-config says '{LOCAL}')",
     )
     parser.add_argument(
         "--runbooks-url",
@@ -69,12 +70,20 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: There is no such manifest, it is wrong, no such service runs here, or flags
             do not go together.
     """
+    if arguments.kubernetes and not arguments.scrape_config:
+        raise ConfigError("it goes with --scrape-config", field="--kubernetes")
+    if arguments.service is not None and not arguments.scrape_config:
+        raise ConfigError("it goes with --scrape-config; a manifest has one", field="--service")
     if arguments.kubernetes:
-        if not arguments.scrape_config:
-            raise ConfigError("it goes with --scrape-config", field="--kubernetes")
+        if arguments.service is not None:
+            raise ConfigError(
+                "a configuration for a cluster is that of all its services; choose by --namespace",
+                field="--service",
+            )
         printed = cluster_scrape_config([arguments.namespace] if arguments.namespace else [])
     elif arguments.scrape_config:
-        printed = scrape_config(find_service(runtime_directory(), arguments.service))
+        state = find_service(runtime_directory(), arguments.service)
+        printed = scrape_config(state, arguments.namespace)
     else:
         service = open_manifest(arguments.file).service
         namespace = arguments.namespace or service.metadata.namespace

@@ -8,16 +8,20 @@ if TYPE_CHECKING:
     from redserve.local.state import ServiceState
 
 LOCAL: Final = "local"
-"""Namespace and revision of everything on this machine."""
+"""Revision of everything on this machine, and its namespace where the manifest has none."""
 RULE_FILES: Final = "*.rules.yaml"
 """Next to the configuration."""
 INTERVAL: Final = "5s"
 
 
-def scrape_config(state: ServiceState) -> dict[str, Any]:
+def scrape_config(state: ServiceState, namespace: str | None = None) -> dict[str, Any]:
     """A whole configuration; its series have the labels that they would have in a cluster.
 
     Ports are those of this run: a service that is started anew may have others.
+
+    Args:
+        state: What runs.
+        namespace: Instead of the manifest's.
     """
     return {
         "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
@@ -29,7 +33,8 @@ def scrape_config(state: ServiceState) -> dict[str, Any]:
                     {
                         "targets": [process.metrics_address],
                         "labels": {
-                            "namespace": LOCAL,
+                            # Rules that were made of the same manifest look for it.
+                            "namespace": namespace or state.namespace or LOCAL,
                             "redservice": state.service,
                             "pool": process.role,
                             "revision": LOCAL,

@@ -83,6 +83,7 @@ class Session:
             grpc_address=plan.grpc_address,
             http_address=plan.http_address,
             playground=plan.playground,
+            namespace=plan.service.metadata.namespace,
         )
         self._supervisor = Supervisor(
             plan.workloads,

@@ -72,6 +72,7 @@ class ServiceState:
         http_address: host:port of its HTTP API; None when it is disabled.
         processes: All processes.
         playground: Whether the page for people is at / of the HTTP API.
+        namespace: The manifest's; None if it has none.
     """
 
     service: str
@@ -83,6 +84,7 @@ class ServiceState:
     http_address: str | None
     processes: tuple[ProcessState, ...] = ()
     playground: bool = False
+    namespace: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

@@ -41,6 +41,7 @@ def manifest_text(
     router: dict[str, Any] | None = None,
     pools: dict[str, dict[str, Any]] | None = None,
     monitoring: dict[str, Any] | None = None,
+    namespace: str | None = None,
 ) -> str:
     """Two encoders and an engine on any free ports; `pools` has more of their fields."""
     spec: dict[str, Any] = {
@@ -59,7 +60,7 @@ def manifest_text(
         {
             "apiVersion": "redserve.dev/v1alpha1",
             "kind": "RedService",
-            "metadata": {"name": NAME},
+            "metadata": {"name": NAME} | ({"namespace": namespace} if namespace else {}),
             "spec": spec,
         }
     )
@@ -77,6 +78,7 @@ class Service:
         pools: More of `spec.encoder` and `spec.llm`.
         module: What is run instead of the `redserve` command.
         monitoring: `spec.monitoring`.
+        namespace: `metadata.namespace`.
     """
 
     def __init__(
@@ -90,13 +92,14 @@ class Service:
         pools: dict[str, dict[str, Any]] | None = None,
         module: str = "redserve.cli.main",
         monitoring: dict[str, Any] | None = None,
+        namespace: str | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self._state_file = folder / f"run/redserve/{NAME}/state.json"
         self.env = {**os.environ, "XDG_RUNTIME_DIR": str(folder / "run"), "PYTHONPATH": str(ROOT)}
         self.manifest = folder / "redservice.yaml"
         self.manifest.write_text(
-            manifest_text(checkpoint, transport, slos, router, pools, monitoring)
+            manifest_text(checkpoint, transport, slos, router, pools, monitoring, namespace)
         )
         command = [sys.executable, "-m", module, "up", "-f", str(self.manifest)]
         self.log = folder / "up.log"

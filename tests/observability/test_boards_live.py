@@ -87,7 +87,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def prometheus(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     config = service.command("rules", "--scrape-config")
-    rules = service.command("rules", "-f", str(service.manifest), "--namespace", "local")
+    rules = service.command("rules", "-f", str(service.manifest))
     with stand_ins("local", NAME, PODS[:3]) as more:
         running = Prometheus(tmp_path_factory.mktemp("prometheus"), config, rules, more)
         yield running

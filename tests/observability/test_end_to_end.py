@@ -30,6 +30,7 @@ PROMISES = (
     {"name": "available", "indicator": "Availability"},
     {"name": "ttft", "indicator": "TimeToFirstToken", "thresholdMilliseconds": 8000},
 )
+NAMESPACE = "team"
 REQUEST_TIMEOUT_S = 10
 NUM_CLIENTS = 4
 ENCODERS = ("encoder-0", "encoder-1")
@@ -80,6 +81,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         checkpoint,
         slos=PROMISES,
         router={"requestTimeoutSeconds": REQUEST_TIMEOUT_S},
+        namespace=NAMESPACE,
     )
     yield running
     running.close()
@@ -88,7 +90,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def prometheus(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     config = service.command("rules", "--scrape-config")
-    rules = service.command("rules", "-f", str(service.manifest), "--namespace", "local")
+    rules = service.command("rules", "-f", str(service.manifest))
     running = Prometheus(tmp_path_factory.mktemp("prometheus"), config, rules)
     yield running
     running.close()
@@ -126,7 +128,7 @@ def test_every_process_is_scraped(prometheus: Prometheus, load: Load) -> None:
 
 
 def test_every_rule_is_evaluated_and_nothing_is_wrong(prometheus: Prometheus, load: Load) -> None:
-    share = 'redserve:slo_errors:ratio_rate5m{namespace="local", slo="available"}'
+    share = f'redserve:slo_errors:ratio_rate5m{{namespace="{NAMESPACE}", slo="available"}}'
     prometheus.until(lambda: bool(prometheus.query(share)), SOON_S)
     rules = prometheus.rules()
     assert len(rules) > 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -204,3 +205,41 @@ def test_the_command_prints_a_scrape_configuration(
         folder.write(STATE)
         assert main(["rules", "--scrape-config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == scrape_config(STATE)
+
+
+@pytest.mark.parametrize("own", [None, "team"])
+@pytest.mark.parametrize("flags", [[], ["--namespace", "other"]])
+def test_rules_and_scrape_configuration_agree_on_the_namespace(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    own: str | None,
+    flags: list[str],
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    manifest = tmp_path / "redservice.yaml"
+    raw = yaml.safe_load((EXAMPLES / "minimal.yaml").read_text())
+    raw["metadata"] = {"name": "demo"} | ({"namespace": own} if own else {})
+    manifest.write_text(yaml.safe_dump(raw))
+    with hold(tmp_path / "redserve", "demo") as folder:
+        folder.write(replace(STATE, namespace=own))
+        assert main(["rules", "--scrape-config", *flags]) == 0
+    (job,) = yaml.safe_load(capsys.readouterr().out)["scrape_configs"]
+    said = {one["labels"]["namespace"] for one in job["static_configs"]}
+    assert main(["rules", "-f", str(manifest), *flags]) == 0
+    looked_for = set(re.findall(r'namespace="(\w+)"', capsys.readouterr().out))
+    assert said == (looked_for or {"local"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--scrape-config", "--kubernetes", "--service", "demo"], "is that of all its services"),
+        (["--service", "demo"], "--service: it goes with --scrape-config"),
+    ],
+)
+def test_the_command_refuses_a_service_that_it_would_not_look_at(
+    capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    assert main(["rules", *flags]) == 2
+    assert said in capsys.readouterr().err
