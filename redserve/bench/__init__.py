@@ -6,6 +6,7 @@ arrivals   when requests are sent in an open loop
 questions  what is asked: a function of the seed and the request's number
 pictures   pictures that no cache has seen
 numbers    ranges that a command line names
+pace       tokens that came with the first piece
 outcome    what one request brought
 quantiles  nearest rank
 summary    outcomes -> figures, goodput and attainment included

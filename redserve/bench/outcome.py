@@ -31,6 +31,7 @@ class Answer:
         end_s: When the answer was whole, or failed.
         first_token_s, last_token_s: When text came; None if none did.
         num_tokens: Output tokens that the service counted; else pieces of text.
+        num_first: Those of them that came at `first_token_s`; all if the answer came in one piece.
         counted: Whether the service counted them.
         problem: None if the answer is whole.
     """
@@ -40,6 +41,7 @@ class Answer:
     first_token_s: float | None = None
     last_token_s: float | None = None
     num_tokens: int = 0
+    num_first: int = 1
     counted: bool = True
     problem: Problem | None = None
 
@@ -79,8 +81,13 @@ class Outcome:
 
     @property
     def tpot_s(self) -> float | None:
-        """Mean time between output tokens, seconds; None with fewer than two."""
+        """Mean time of the tokens after the first piece, seconds; None without one."""
         return self.ended().time_per_output_token_s
+
+    @property
+    def is_in_one_piece(self) -> bool:
+        """Whether several tokens came, all at once: they have no pace."""
+        return self.answer.num_tokens > 1 and self.answer.num_first >= self.answer.num_tokens
 
     @property
     def duration_s(self) -> float:
@@ -91,11 +98,13 @@ class Outcome:
         """For judging; what a client cannot see (images at encoders) is not there."""
         answer = self.answer
         last_s = answer.last_token_s
+        # The first piece stands for one token: those that came with it took no time of their own.
+        num_with_first = max(0, min(answer.num_first, answer.num_tokens) - 1)
         return Ended(
             end=End.COMPLETE if answer.problem is None else answer.problem.end,
             duration_s=self.duration_s,
             deadline_s=self.timeout_s,
             first_token_s=self.ttft_s,
             last_token_s=None if last_s is None else last_s - answer.start_s,
-            num_tokens=answer.num_tokens,
+            num_tokens=answer.num_tokens - num_with_first,
         )

@@ -68,6 +68,7 @@ class Summary:
         first_message: Of the first request without a whole answer.
         span_s: First request sent to last one ended, seconds.
         num_output_tokens: Of all requests.
+        num_in_one_piece: Whole answers of several tokens that came at once.
         tokens_counted: Whether the service counted them all; else pieces of text were counted
             where it did not.
         latencies: Of all requests.
@@ -84,6 +85,7 @@ class Summary:
     first_message: str
     span_s: float
     num_output_tokens: int
+    num_in_one_piece: int
     tokens_counted: bool
     latencies: Latencies
     by_images: tuple[tuple[int, Latencies], ...]
@@ -120,6 +122,7 @@ class Summary:
             "span_s": self.span_s,
             "requests_per_s": self.requests_per_s,
             "num_output_tokens": self.num_output_tokens,
+            "num_in_one_piece": self.num_in_one_piece,
             "tokens_counted": self.tokens_counted,
             "tokens_per_s": self.tokens_per_s,
             "num_good": self.num_good,
@@ -146,6 +149,7 @@ def summarize(outcomes: Iterable[Outcome], objectives: Sequence[Objective] = ())
         first_message=problems[0].message if problems else "",
         span_s=_span_s(ended),
         num_output_tokens=sum(one.answer.num_tokens for one in ended),
+        num_in_one_piece=sum(one.is_in_one_piece for one in complete),
         tokens_counted=all(one.answer.counted for one in complete),
         latencies=_latencies(ended),
         by_images=tuple((count, _latencies(group)) for count, group in groups.items())

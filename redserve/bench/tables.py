@@ -80,6 +80,17 @@ def notes(summary: Summary) -> Iterator[str]:
             f"the client sent up to {duration(summary.lag.p99)} late (p99; {duration(MAX_LAG_S)} "
             "is fine): the load was less than asked for, give it more CPU"
         )
+    num_empty = dict(summary.reasons).get("NO_TOKEN", 0)
+    if num_empty:
+        yield (
+            f"{num_empty} of {summary.num_requests} answers ended well and held no token: they "
+            "count as failed"
+        )
+    if summary.num_in_one_piece:
+        yield (
+            f"{summary.num_in_one_piece} of {summary.num_complete} answers came in one piece: they "
+            "have no time per output token"
+        )
     if not summary.tokens_counted:
         yield "the service does not count tokens: pieces of text stand for them"
     if any(one.tally is None for one in summary.kept):

@@ -19,6 +19,7 @@ def outcome(
     num_tokens: int = 11,
     num_images: int = 1,
     lag_s: float = 0.0,
+    num_first: int = 1,
     problem: Problem | None = None,
 ) -> Outcome:
     """A request that was sent at `start_s`."""
@@ -30,6 +31,7 @@ def outcome(
         first_token_s=first_s,
         last_token_s=last_s,
         num_tokens=0 if ttft_s is None else num_tokens,
+        num_first=num_first,
         problem=problem,
     )
     return Outcome(index, num_images, start_s - lag_s, 60.0, answer)
@@ -46,6 +48,7 @@ def outcomes(draw: st.DrawFn) -> list[Outcome]:
             tpot_s=draw(st.floats(0, 1)),
             num_tokens=draw(st.integers(1, 50)),
             num_images=draw(st.integers(0, 8)),
+            num_first=draw(st.integers(1, 3)),
             lag_s=draw(st.sampled_from([0.0, 0.001, 1.0])),
             problem=draw(st.sampled_from([None, None, BUSY])),
         )

@@ -37,6 +37,14 @@ async def test_a_whole_answer():
         assert (sampling.temperature, sampling.max_tokens, sampling.ignore_eos) == (0.5, 7, True)
 
 
+async def test_an_answer_without_a_token_is_a_failure():
+    async with cluster() as c, client_of(c) as client:
+        c.llms[0].words = ()
+        answer = await client.ask(QUESTION)
+        assert answer.problem is not None
+        assert (answer.problem.end, answer.problem.reason) == (End.FAILED, "NO_TOKEN")
+
+
 async def test_a_failure_in_the_middle():
     async with cluster() as c, client_of(c) as client:
 

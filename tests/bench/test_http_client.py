@@ -6,15 +6,18 @@ import asyncio
 import base64
 import json
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redserve.bench.clients.base import Manners
-from redserve.bench.clients.events import EventReader, Piece, read_data
+from redserve.bench.clients import openai_http
+from redserve.bench.clients.base import Manners, Stopwatch
+from redserve.bench.clients.events import EventReader, LineReader, Piece, read_data
 from redserve.bench.clients.openai_http import HttpClient
+from redserve.bench.outcome import Outcome
 from redserve.bench.pictures import PictureSize, draw_png
 from redserve.bench.questions import Question
 from redserve.errors import ConfigError, ModelNotFound, Unavailable
@@ -27,6 +30,24 @@ if TYPE_CHECKING:
 
 PICTURE = draw_png(PictureSize(32, 32), "a")
 QUESTION = Question((PICTURE,), "what is this ?", 7)
+
+
+async def ask_piece_by_piece(server: FakeOpenAi, monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    """The second piece is sent when the client has seen the first."""
+    seen = asyncio.Event()
+
+    class Watch(Stopwatch):
+        def note(self, num_tokens: int = 1, *, length: int = 0, total: int | None = None) -> None:
+            super().note(num_tokens, length=length, total=total)
+            seen.set()
+
+    async def hold(number: int) -> None:
+        if number == 1:
+            await seen.wait()
+
+    monkeypatch.setattr(openai_http, "Stopwatch", Watch)
+    server.before_piece = hold
+    return outcome_of(await ask(server))
 
 
 async def ask(server: FakeOpenAi, manners: Manners | None = None) -> Answer:
@@ -87,12 +108,69 @@ async def test_thoughts_before_the_answer_are_tokens():
     assert (await ask(server)).num_tokens == 2
 
 
-async def test_an_answer_without_a_token_is_whole():
+@pytest.mark.parametrize(
+    "pieces",
+    [(DONE,), (text("", "stop"), DONE), (text("", "stop"), usage(0), DONE), (usage(50), DONE)],
+)
+async def test_an_answer_without_a_token_is_a_failure(pieces: tuple[str, ...]):
     server = FakeOpenAi()
-    server.pieces = (text("", "stop"), DONE)
+    server.pieces = pieces
+    answer = await ask(server)
+    assert answer.problem is not None
+    assert (answer.problem.end, answer.problem.reason) == (End.FAILED, "NO_TOKEN")
+    assert (answer.first_token_s, answer.num_tokens) == (None, 0), "what is counted did not come"
+
+
+def outcome_of(answer: Answer) -> Outcome:
+    return Outcome(0, 1, answer.start_s, 60.0, answer)
+
+
+async def test_an_answer_in_one_piece_has_no_pace():
+    server = FakeOpenAi()
+    server.pieces = (text("all of it at once", "stop"), usage(40), DONE)
+    found = outcome_of(await ask(server))
+    assert found.is_complete
+    assert found.answer.num_tokens == 40
+    assert found.is_in_one_piece
+    assert found.tpot_s is None
+
+
+async def test_pieces_that_were_sent_at_once_are_one():
+    server = FakeOpenAi()
+    server.pieces = ("".join(text(f"{n} ") for n in range(40)) + text("", "stop") + DONE,)
+    found = outcome_of(await ask(server))
+    assert found.answer.num_tokens == 40
+    assert found.is_in_one_piece
+    assert found.tpot_s is None
+
+
+async def test_tokens_of_the_first_piece_do_not_quicken_the_pace(monkeypatch: pytest.MonkeyPatch):
+    server = FakeOpenAi()
+    server.pieces = (text("ninety-nine" * 9), text("the last"), text("", "stop"), usage(100), DONE)
+    found = await ask_piece_by_piece(server, monkeypatch)
+    answer = found.answer
+    assert answer.num_first >= 90
+    assert answer.first_token_s is not None
+    assert answer.last_token_s is not None
+    assert found.tpot_s is not None
+    assert found.tpot_s >= (answer.last_token_s - answer.first_token_s) / 10
+
+
+async def test_a_service_that_counts_as_it_goes(monkeypatch: pytest.MonkeyPatch):
+    server = FakeOpenAi()
+    first = {"choices": [{"delta": {"content": "a"}}], "usage": {"completion_tokens": 7}}
+    server.pieces = (event(first), text("b" * 50), usage(9), DONE)
+    found = await ask_piece_by_piece(server, monkeypatch)
+    assert (found.answer.num_tokens, found.answer.num_first) == (9, 7)
+
+
+async def test_text_with_line_ends_that_are_none_of_the_stream():
+    server = FakeOpenAi()
+    content = {"choices": [{"delta": {"content": "one\u2028two\x85"}, "finish_reason": "stop"}]}
+    server.pieces = (f"data: {json.dumps(content, ensure_ascii=False)}\n\n", DONE)
     answer = await ask(server)
     assert answer.problem is None
-    assert answer.first_token_s is None
+    assert answer.first_token_s is not None
 
 
 @pytest.mark.parametrize(
@@ -193,7 +271,7 @@ def test_an_event_among_other_lines(lines: list[str]):
         reader.feed(line)
     assert reader.feed('data:{"choices": [{"delta":') is None
     assert reader.feed('data: {"content": "one"}}]}') is None
-    assert reader.feed("") == Piece(has_text=True)
+    assert reader.feed("") == Piece(text="one")
 
 
 @pytest.mark.parametrize("piece", WHOLE)
@@ -203,8 +281,23 @@ def test_events_do_not_mind_how_lines_end(piece: str):
     assert found[-1] is not None
 
 
+@given(st.lists(st.sampled_from(["a", "\u2028", "é", "\r", "\n", "\r\n"])), st.data())
+def test_lines_do_not_mind_how_bytes_come(parts: list[str], data: st.DataObject):
+    whole = "".join(parts).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
+    reader = LineReader()
+    found = [
+        line
+        for begin, end in pairwise([0, *cuts, len(whole)])
+        for line in reader.feed(whole[begin:end])
+    ]
+    assert found == "".join(parts).replace("\r\n", "\n").replace("\r", "\n").split("\n")[:-1]
+
+
 def test_strange_shapes_bring_nothing():
     for content in ({}, {"choices": None}, {"choices": [5]}, {"choices": [{"delta": None}]},
-                    {"usage": 5}, {"usage": {"completion_tokens": "5"}}):  # fmt: skip
+                    {"usage": 5}, {"usage": {"completion_tokens": "5"}},
+                    {"usage": {"completion_tokens": True}},
+                    {"usage": {"completion_tokens": -1}}):  # fmt: skip
         assert read_data(json.dumps(content)) == Piece()
     assert read_data(usage(5).removeprefix("data: ")).num_output_tokens == 5

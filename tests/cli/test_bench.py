@@ -18,7 +18,7 @@ import yaml
 from redserve.cli.bench_types import base_url
 from redserve.cli.main import main
 from redserve.local.state import ServiceState, hold
-from tests.bench.fake_openai import FakeOpenAi
+from tests.bench.fake_openai import DONE, FakeOpenAi, usage
 from tests.cli.fake_router import FakeRouter, running
 from tests.spec.manifests import MINIMAL
 
@@ -154,6 +154,17 @@ def test_a_service_that_refuses_everything(capsys: Output) -> None:
     assert "0 complete, 6 HTTP_429" in told.out
     assert "the first that failed: too many" in told.out
     assert told.err == "warm-up: too many\n"
+
+
+def test_a_service_that_sends_nothing(manifest: Path, capsys: Output) -> None:
+    server = FakeOpenAi()
+    server.pieces = (usage(50), DONE)
+    with peer(server) as url:
+        assert main(["bench", "--url", url, "-f", str(manifest), *FAST]) == 1
+    shown = capsys.readouterr().out
+    assert "0 complete, 6 NO_TOKEN" in shown
+    assert "0 requests/s   0 tokens/s   goodput 0 requests/s" in shown
+    assert "6 of 6 answers ended well and held no token" in shown
 
 
 def test_nobody_answers(capsys: Output) -> None:

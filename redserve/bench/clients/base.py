@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from redserve.bench.outcome import Answer
+from redserve.bench.outcome import Answer, Problem
+from redserve.bench.pace import Pieces, tokens_of_first
+from redserve.slo import End
 
 if TYPE_CHECKING:
-    from redserve.bench.outcome import Problem
     from redserve.bench.questions import Question
+
+NO_TOKEN: Final = Problem(End.FAILED, "NO_TOKEN", "the answer ended without a token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +59,41 @@ class Client(Protocol):
 
 
 class Stopwatch:
-    """Notes when text comes; begins when it is made."""
+    """Notes when text comes; begins when it is made, in a running event loop."""
 
     def __init__(self) -> None:
         self._start_s = perf_counter()
         self._first_s: float | None = None
         self._last_s: float | None = None
-        self._num_pieces = 0
+        self._first = Pieces()
+        self._all = Pieces()
+        self._first_total: int | None = None
+        self._in_first = False
 
-    def note(self, num_tokens: int = 1) -> None:
-        """So many tokens came just now."""
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything came."""
+        return self._first_s is not None
+
+    def note(self, num_tokens: int = 1, *, length: int = 0, total: int | None = None) -> None:
+        """A piece came just now.
+
+        What is noted before the event loop turns again came together with the first piece.
+
+        Args:
+            num_tokens: Of the piece; 1 if nobody says.
+            length: Of its text, characters.
+            total: Tokens until now, if the service tells.
+        """
         self._last_s = perf_counter()
         if self._first_s is None:
             self._first_s = self._last_s
-        self._num_pieces += num_tokens
+            self._in_first = True
+            asyncio.get_running_loop().call_soon(self._end_first)
+        self._all = self._all.and_one(num_tokens, length)
+        if self._in_first:
+            self._first = self._all
+            self._first_total = total
 
     def stop(
         self, problem: Problem | None = None, *, num_tokens: int | None = None, counted: bool = True
@@ -80,12 +105,17 @@ class Stopwatch:
             num_tokens: The service's own count; None takes what was noted.
             counted: Whether what was noted are tokens.
         """
+        total = self._all.num_tokens if num_tokens is None else num_tokens
         return Answer(
             start_s=self._start_s,
             end_s=perf_counter(),
             first_token_s=self._first_s,
             last_token_s=self._last_s,
-            num_tokens=self._num_pieces if num_tokens is None else num_tokens,
+            num_tokens=total,
+            num_first=tokens_of_first(total, self._first, self._all, self._first_total),
             counted=counted or num_tokens is not None,
             problem=problem,
         )
+
+    def _end_first(self) -> None:
+        self._in_first = False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
 DONE: Final = "[DONE]"
+_LINE_END: Final = re.compile("\r\n|\n|\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,18 +17,41 @@ class Piece:
     """What one event says.
 
     Attributes:
-        has_text: Whether it brings text of the answer, or of the thoughts before it.
+        text: Of the answer, or of the thoughts before it.
         finish_reason: Why the answer ended; None while it goes on.
         num_output_tokens: The service's count; None while it has not told.
         error: What the service says went wrong.
         is_last: Whether the stream says that nothing follows.
     """
 
-    has_text: bool = False
+    text: str = ""
     finish_reason: str | None = None
     num_output_tokens: int | None = None
     error: str | None = None
     is_last: bool = False
+
+
+class LineReader:
+    """Cuts bytes into lines: at what ends a line of an event stream, and nowhere else.
+
+    Text may hold other characters that end lines elsewhere (U+2028).
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        self._rest = ""
+        self._ended_in_return = False
+
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that are whole with it, without their ends."""
+        text = self._decoder.decode(data)
+        if not text:
+            return []
+        if self._ended_in_return:
+            text = text.removeprefix("\n")
+        self._ended_in_return = text.endswith("\r")
+        *lines, self._rest = _LINE_END.split(self._rest + text)
+        return lines
 
 
 class EventReader:
@@ -68,12 +94,11 @@ def read_data(data: str) -> Piece:
     delta = _object(choice.get("delta"))
     usage = _object(content.get("usage"))
     num_tokens = usage.get("completion_tokens")
+    text = delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning")
     return Piece(
-        has_text=bool(
-            delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning")
-        ),
+        text=str(text or ""),
         finish_reason=choice.get("finish_reason"),
-        num_output_tokens=num_tokens if isinstance(num_tokens, int) else None,
+        num_output_tokens=num_tokens if _is_count(num_tokens) else None,
     )
 
 
@@ -82,6 +107,11 @@ def error_message(content: Any) -> str:
     error = content.get("error", content) if isinstance(content, dict) else content
     message = error.get("message") if isinstance(error, dict) else error
     return str(message or error)
+
+
+def _is_count(value: Any) -> bool:
+    # JSON's true is a whole number in Python.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _first(choices: Any) -> dict[str, Any]:

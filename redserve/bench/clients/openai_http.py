@@ -7,19 +7,21 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from redserve.bench.clients.base import Stopwatch
-from redserve.bench.clients.events import EventReader, error_message
+from redserve.bench.clients.base import NO_TOKEN, Stopwatch
+from redserve.bench.clients.events import EventReader, LineReader, error_message
 from redserve.bench.outcome import Problem
 from redserve.bench.pictures import media_type
 from redserve.errors import ConfigError, ModelNotFound, Unavailable
 from redserve.slo import End
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from types import ModuleType
 
     import httpx
 
     from redserve.bench.clients.base import Manners
+    from redserve.bench.clients.events import Piece
     from redserve.bench.outcome import Answer
     from redserve.bench.questions import Question
 
@@ -141,24 +143,34 @@ def data_url(picture: bytes) -> str:
 
 
 async def _read(response: httpx.Response, watch: Stopwatch) -> Answer:
-    reader = EventReader()
     num_tokens: int | None = None
     is_whole = False
-    async for line in response.aiter_lines():
-        piece = reader.feed(line)
-        if piece is None:
-            continue
+    async for piece in _pieces(response):
         if piece.error is not None:
             return watch.stop(Problem(End.FAILED, "STREAM_ERROR", piece.error), counted=False)
-        if piece.has_text:
-            watch.note()
+        if piece.text:
+            watch.note(length=len(piece.text), total=piece.num_output_tokens)
         if piece.num_output_tokens is not None:
             num_tokens = piece.num_output_tokens
         is_whole = is_whole or piece.is_last or piece.finish_reason is not None
         if piece.is_last:
             break
-    problem = None if is_whole else Problem(End.FAILED, "TRUNCATED", "the answer broke off")
-    return watch.stop(problem, num_tokens=num_tokens, counted=False)
+    if not is_whole:
+        problem = Problem(End.FAILED, "TRUNCATED", "the answer broke off")
+        return watch.stop(problem, num_tokens=num_tokens, counted=False)
+    if not watch.has_begun:
+        # Whatever the service counts: nobody got it.
+        return watch.stop(NO_TOKEN, num_tokens=0)
+    return watch.stop(num_tokens=num_tokens, counted=False)
+
+
+async def _pieces(response: httpx.Response) -> AsyncIterator[Piece]:
+    lines, events = LineReader(), EventReader()
+    async for data in response.aiter_bytes():
+        for line in lines.feed(data):
+            piece = events.feed(line)
+            if piece is not None:
+                yield piece
 
 
 async def _refusal(response: httpx.Response) -> Problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Self
 
-from redserve.bench.clients.base import Stopwatch
+from redserve.bench.clients.base import NO_TOKEN, Stopwatch
 from redserve.bench.outcome import Problem
 from redserve.domain import FinishReason
 from redserve.errors import RedServeError
@@ -75,7 +75,7 @@ class GrpcClient:
             async with aclosing(events) as answer:
                 async for event in answer:
                     if isinstance(event, AnswerText) and event.num_tokens:
-                        watch.note(event.num_tokens)
+                        watch.note(event.num_tokens, length=len(event.text))
                     elif isinstance(event, AnswerFinished):
                         finished = event
         except RedServeError as error:
@@ -83,4 +83,6 @@ class GrpcClient:
             return watch.stop(Problem(end, error.reason, str(error)))
         if finished is None or finished.reason in (FinishReason.CANCELLED, FinishReason.ERROR):
             return watch.stop(Problem(End.FAILED, "TRUNCATED", "the answer broke off"))
+        if not watch.has_begun:
+            return watch.stop(NO_TOKEN, num_tokens=0)
         return watch.stop(num_tokens=finished.usage.num_output_tokens or None)
