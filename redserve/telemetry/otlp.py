@@ -58,8 +58,9 @@ _KINDS: Final = {
     "server": SpanKind.SERVER,
     "client": SpanKind.CLIENT,
 }
-_CHATTY: Final = ("opentelemetry.exporter.otlp", "opentelemetry.sdk._shared_internal")
-"""Loggers that tell of every batch and every span that is lost; we tell of the first."""
+_CHATTY: Final = "opentelemetry"
+"""Logger that tells of every batch and every span that is lost, of which we tell the first, and
+quotes what it does not like of a client's headers."""
 
 
 class OtlpTracing:
@@ -79,8 +80,7 @@ class OtlpTracing:
     def __init__(
         self, endpoint: str, *, role: str, name: str, service: str, sampling_percent: float
     ) -> None:
-        for chatty in _CHATTY:
-            logging.getLogger(chatty).setLevel(logging.CRITICAL)
+        # First, so that it may complain of its own variable, which is the administrator's text.
         resource = Resource.create(
             {
                 "service.name": f"redserve-{role}",
@@ -89,6 +89,7 @@ class OtlpTracing:
                 "service.version": __version__,
             }
         )
+        logging.getLogger(_CHATTY).setLevel(logging.CRITICAL + 1)
         root = TraceIdRatioBased(sampling_percent / 100) if sampling_percent else ALWAYS_OFF
         self._exporter = _TellingExporter(endpoint)
         self._provider = TracerProvider(

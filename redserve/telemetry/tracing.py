@@ -37,9 +37,15 @@ CANCELLED: Final = "CANCELLED"
 """Reason of work that its caller gave up: told, and no error."""
 
 MAX_TRACESTATE_LENGTH: Final = 512
+MAX_TRACESTATE_MEMBERS: Final = 32
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 )
+_MEMBER: Final = re.compile(
+    r"([a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
+    r"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
+"""Of a tracestate: a key, perhaps that of one tenant of many, and its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +91,22 @@ def context_of(pairs: Iterable[tuple[str, str | bytes]]) -> TraceContext:
     match = _TRACEPARENT.fullmatch(parents[0].strip()) if len(parents) == 1 else None
     if match is None or (match[1] == "00" and match[5]):
         return NOWHERE
-    state = ",".join(found[TRACESTATE]).strip()
-    fits = len(state) <= MAX_TRACESTATE_LENGTH and state.isascii() and state.isprintable()
-    return TraceContext(f"00-{match[2]}-{match[3]}-{match[4]}", state if fits else "")
+    state = _checked_state(",".join(found[TRACESTATE]))
+    return TraceContext(f"00-{match[2]}-{match[3]}-{match[4]}", state)
+
+
+def _checked_state(text: str) -> str:
+    """A tracestate without what may be left out; empty if any of it does not fit the standard.
+
+    Nobody behind this has to look again, or would tell the log what a stranger wrote.
+    """
+    if len(text) > MAX_TRACESTATE_LENGTH:
+        return ""
+    members = [stripped for member in text.split(",") if (stripped := member.strip(" \t"))]
+    matches = [_MEMBER.fullmatch(member) for member in members]
+    keys = {match[1] for match in matches if match is not None}
+    fits = len(keys) == len(members) <= MAX_TRACESTATE_MEMBERS
+    return ",".join(members) if fits else ""
 
 
 def request_id_of(pairs: Iterable[tuple[str, str | bytes]]) -> str:

@@ -14,7 +14,7 @@ from redserve.telemetry import otlp
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import configure
 from redserve.telemetry.timeline import Bar
-from redserve.telemetry.tracing import TraceContext, running, tracing_to
+from redserve.telemetry.tracing import TraceContext, context_of, running, tracing_to
 from tests.support.otlp import Received, Receiver
 from tests.telemetry.test_log import _restore  # noqa: F401  # logs as they were, after each test
 
@@ -194,6 +194,21 @@ def test_a_receiver_that_refuses_is_told_too(receiver: Receiver, capfd: pytest.C
     (line,) = lines(capfd)
     assert line["level"] == "warning"
     assert line["endpoint"] == receiver.endpoint
+
+
+@pytest.mark.parametrize("state", ["SECRETPROMPT", "a=1,SECRETPROMPT", "a=SECRETPROMPT,a=1"])
+def test_what_a_client_writes_into_headers_is_not_in_the_log(
+    receiver: Receiver, capfd: pytest.CaptureFixture[str], state: str
+):
+    configure("debug", "json", "router")
+    sent = [("traceparent", SAMPLED.traceparent), ("tracestate", state)]
+    tracing = tracing_of(receiver.endpoint)
+    for parent in (context_of(sent), TraceContext(SAMPLED.traceparent, state)):
+        span = tracing.span("a", now_ns(), parent=parent)
+        span.child("b", now_ns()).end(now_ns())
+        span.end(now_ns())
+    tracing.close(PATIENCE_S)
+    assert lines(capfd) == []
 
 
 @pytest.mark.parametrize(

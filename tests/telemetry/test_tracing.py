@@ -63,9 +63,43 @@ def test_two_contexts_are_none_and_newer_versions_are_read_as_far_as_they_are_kn
     assert context_of([("traceparent", f"{newer}-what-comes")]) == TraceContext(PARENT)
 
 
-@pytest.mark.parametrize("state", ["a" * 513, "a=\x7f", "ä=1"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        "a=" + "x" * 257,
+        "a=" + "x" * 200 + ",b=" + "x" * 200 + ",c=" + "x" * 200,
+        "a=\x7f",
+        "ä=1",
+        "SECRETPROMPT",
+        "a=1,what is in this picture?",
+        "A=1",
+        "1a=1",
+        "a@1=1",
+        "a b=1",
+        "a=",
+        "a=1=2",
+        "a=1\nb=2",
+        "=1",
+        "a=1,b=2,a=3",
+        ",".join(f"k{number}=1" for number in range(33)),
+    ],
+)
 def test_a_state_that_does_not_fit_is_left_out(state: str):
     assert context_of([("traceparent", PARENT), ("tracestate", state)]) == TraceContext(PARENT)
+
+
+@pytest.mark.parametrize(
+    ("state", "kept"),
+    [
+        ("a=1 , b=2,,", "a=1,b=2"),
+        ("0tenant@vendor=x y;z:1", "0tenant@vendor=x y;z:1"),
+        ("a_-*/9=!~", "a_-*/9=!~"),
+        (" ", ""),
+        (",".join(f"k{number}=1" for number in range(32)),) * 2,
+    ],
+)
+def test_a_state_that_fits_is_passed_on(state: str, kept: str):
+    assert context_of([("traceparent", PARENT), ("tracestate", state)]).tracestate == kept
 
 
 def test_without_a_receiver_contexts_are_passed_on_and_nothing_else():
