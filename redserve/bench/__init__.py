@@ -18,5 +18,6 @@ With clocks and sockets:
 
 clients/   an OpenAI-compatible server by HTTP; our router by gRPC
 load       open and closed loop, warm-up
+room       how many connections this process can open
 run        a plan against a client
 """

@@ -12,12 +12,12 @@ class Problem:
     """Why there is no whole answer.
 
     Attributes:
-        end: As promises see it.
-        reason: A word for tables, for example "OVERLOADED" or "HTTP_503".
+        end: As promises see it; None if they do not: the client never asked, for it could not.
+        reason: A word for tables, for example "OVERLOADED", "HTTP_503" or "CLIENT_FULL".
         message: A sentence.
     """
 
-    end: End
+    end: End | None
     reason: str
     message: str
 
@@ -27,7 +27,7 @@ class Answer:
     """What a client saw of one request; times are those of any one clock, seconds.
 
     Attributes:
-        start_s: When it was handed to the connection.
+        start_s: When it was handed to the connection, or would have been.
         end_s: When the answer was whole, or failed.
         first_token_s, last_token_s: When text came; None if none did.
         num_tokens: Output tokens that the service counted; else pieces of text.
@@ -69,6 +69,11 @@ class Outcome:
         return self.answer.problem is None
 
     @property
+    def was_sent(self) -> bool:
+        """Whether the service was asked; if not, the client was at its limits."""
+        return self.answer.problem is None or self.answer.problem.end is not None
+
+    @property
     def lag_s(self) -> float:
         """How late the client was, seconds."""
         return max(0.0, self.answer.start_s - self.due_s)
@@ -82,7 +87,7 @@ class Outcome:
     @property
     def tpot_s(self) -> float | None:
         """Mean time of the tokens after the first piece, seconds; None without one."""
-        return self.ended().time_per_output_token_s
+        return self.ended().time_per_output_token_s if self.was_sent else None
 
     @property
     def is_in_one_piece(self) -> bool:
@@ -95,13 +100,22 @@ class Outcome:
         return self.answer.end_s - self.answer.start_s
 
     def ended(self) -> Ended:
-        """For judging; what a client cannot see (images at encoders) is not there."""
+        """For judging, of a request that was sent.
+
+        What a client cannot see (images at encoders) is not there.
+
+        Raises:
+            ValueError: It was not sent.
+        """
         answer = self.answer
+        end = End.COMPLETE if answer.problem is None else answer.problem.end
+        if end is None:
+            raise ValueError("a request that was not sent has no end")
         last_s = answer.last_token_s
         # The first piece stands for one token: those that came with it took no time of their own.
         num_with_first = max(0, min(answer.num_first, answer.num_tokens) - 1)
         return Ended(
-            end=End.COMPLETE if answer.problem is None else answer.problem.end,
+            end=end,
             duration_s=self.duration_s,
             deadline_s=self.timeout_s,
             first_token_s=self.ttft_s,

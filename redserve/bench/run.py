@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 from redserve.bench.arrivals import poisson
 from redserve.bench.load import closed_loop, open_loop
 from redserve.bench.outcome import Answer, Outcome, Problem
-from redserve.slo import End
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from redserve.bench.questions import Question, Workload
 
 MAX_INFLIGHT: Final = 2000
-"""Requests under way at once, at most: each one by HTTP is a connection."""
+"""Requests under way at once, at most: by HTTP each one is a connection."""
 WARM_UP_CONCURRENCY: Final = 4
 NUM_AHEAD: Final = 16
 """Questions that are made before they are due."""
@@ -67,6 +66,7 @@ class Run:
     """Load of one kind on one service.
 
     Attributes:
+        max_inflight: Requests under way at once, at most; what is due beyond that is not sent.
         outcomes: Requests that have ended, in that order; whole even when `go` was cancelled.
         warm_up_problem: Of the first request of the warm-up that failed.
     """
@@ -75,6 +75,7 @@ class Run:
     workload: Workload
     timeout_s: float
     watcher: Watcher
+    max_inflight: int = MAX_INFLIGHT
     outcomes: list[Outcome] = field(default_factory=list)
     warm_up_problem: Problem | None = None
     _num_inflight: int = 0
@@ -115,10 +116,10 @@ class Run:
         await closed_loop(iter(range(self.plan.num_warm_up)), WARM_UP_CONCURRENCY, send)
 
     async def _ask(self, client: Client, question: Question) -> Answer:
-        if self._num_inflight >= MAX_INFLIGHT:
+        if self._num_inflight >= self.max_inflight:
             now_s = perf_counter()
-            message = f"{MAX_INFLIGHT} requests were under way: the client sends no more at once"
-            return Answer(now_s, now_s, problem=Problem(End.FAILED, "CLIENT_FULL", message))
+            message = f"{self.max_inflight} requests were under way: the client has no more at once"
+            return Answer(now_s, now_s, problem=Problem(None, "CLIENT_FULL", message))
         self._num_inflight += 1
         try:
             return await client.ask(question)

@@ -12,7 +12,7 @@ from redserve.slo import Tally, judge
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from redserve.bench.outcome import Outcome
+    from redserve.bench.outcome import Outcome, Problem
     from redserve.bench.quantiles import Quantiles
     from redserve.slo import Objective
 
@@ -62,10 +62,13 @@ class Summary:
     """Figures of one run.
 
     Attributes:
-        num_requests: That were sent and ended.
+        num_requests: That were sent and ended; all figures but `unsent` are of these.
         num_complete: Whole answers.
         reasons: Other ends by reason, most frequent first.
         first_message: Of the first request without a whole answer.
+        unsent: Requests that were due and not sent, by reason: limits of the client, which no
+            promise sees.
+        first_unsent_message: Of the first of them.
         span_s: First request sent to last one ended, seconds.
         num_output_tokens: Of all requests.
         num_in_one_piece: Whole answers of several tokens that came at once.
@@ -83,6 +86,8 @@ class Summary:
     num_complete: int
     reasons: tuple[tuple[str, int], ...]
     first_message: str
+    unsent: tuple[tuple[str, int], ...]
+    first_unsent_message: str
     span_s: float
     num_output_tokens: int
     num_in_one_piece: int
@@ -92,6 +97,11 @@ class Summary:
     lag: Quantiles | None
     kept: tuple[Kept, ...]
     num_good: int | None
+
+    @property
+    def num_unsent(self) -> int:
+        """Requests that were due and not sent."""
+        return sum(count for _, count in self.unsent)
 
     @property
     def requests_per_s(self) -> float:
@@ -119,6 +129,8 @@ class Summary:
             "num_requests": self.num_requests,
             "num_complete": self.num_complete,
             "reasons": dict(self.reasons),
+            "num_unsent": self.num_unsent,
+            "unsent_reasons": dict(self.unsent),
             "span_s": self.span_s,
             "requests_per_s": self.requests_per_s,
             "num_output_tokens": self.num_output_tokens,
@@ -136,17 +148,20 @@ class Summary:
 
 def summarize(outcomes: Iterable[Outcome], objectives: Sequence[Objective] = ()) -> Summary:
     """The figures of a run; the order of its outcomes does not matter."""
-    ended = sorted(outcomes, key=lambda one: one.index)
+    ordered = sorted(outcomes, key=lambda one: one.index)
+    ended = [one for one in ordered if one.was_sent]
     complete = [one for one in ended if one.is_complete]
-    problems = [one.answer.problem for one in ended if one.answer.problem is not None]
-    reasons = Counter(problem.reason for problem in problems)
+    problems = _problems(ended)
+    unsent = _problems(one for one in ordered if not one.was_sent)
     seen = [objective for objective in objectives if objective.indicator not in UNSEEN]
     groups = {count: [one for one in ended if one.num_images == count] for count in _counts(ended)}
     return Summary(
         num_requests=len(ended),
         num_complete=len(complete),
-        reasons=tuple(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        reasons=_by_reason(problems),
         first_message=problems[0].message if problems else "",
+        unsent=_by_reason(unsent),
+        first_unsent_message=unsent[0].message if unsent else "",
         span_s=_span_s(ended),
         num_output_tokens=sum(one.answer.num_tokens for one in ended),
         num_in_one_piece=sum(one.is_in_one_piece for one in complete),
@@ -166,8 +181,19 @@ def is_good(outcome: Outcome, objectives: Iterable[Objective]) -> bool:
 
     A promise that has no event here (no pace with a single token) is not broken.
     """
+    if not outcome.is_complete:
+        return False
     ended = outcome.ended()
-    return outcome.is_complete and not any(judge(one, ended).bad for one in objectives)
+    return not any(judge(one, ended).bad for one in objectives)
+
+
+def _problems(outcomes: Iterable[Outcome]) -> list[Problem]:
+    return [one.answer.problem for one in outcomes if one.answer.problem is not None]
+
+
+def _by_reason(problems: Iterable[Problem]) -> tuple[tuple[str, int], ...]:
+    counts = Counter(problem.reason for problem in problems)
+    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _latencies(outcomes: Sequence[Outcome]) -> Latencies:

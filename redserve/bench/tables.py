@@ -65,9 +65,10 @@ def grids(summary: Summary) -> Iterator[Grid]:
 def headline(summary: Summary) -> str:
     """How many requests, how long, and how they ended."""
     failures = "".join(f", {count} {reason}" for reason, count in summary.reasons)
+    unsent = f"; {summary.num_unsent} more not sent" if summary.num_unsent else ""
     return (
         f"{summary.num_requests} requests in {duration(summary.span_s)}: "
-        f"{summary.num_complete} complete{failures}"
+        f"{summary.num_complete} complete{failures}{unsent}"
     )
 
 
@@ -75,6 +76,13 @@ def notes(summary: Summary) -> Iterator[str]:
     """What one must know to trust the figures."""
     if summary.reasons:
         yield f"the first that failed: {summary.first_message}"
+    if summary.unsent:
+        why = ", ".join(f"{count} {reason}" for reason, count in summary.unsent)
+        yield (
+            f"{summary.num_unsent} requests were due and not sent ({why}), for this client was at "
+            f"its limits: {summary.first_unsent_message}. The load was less than asked for; they "
+            "count for no promise"
+        )
     if summary.client_was_late and summary.lag is not None:
         yield (
             f"the client sent up to {duration(summary.lag.p99)} late (p99; {duration(MAX_LAG_S)} "

@@ -14,7 +14,8 @@ from rich.text import Text
 from redserve import __version__
 from redserve.bench.figures import rate
 from redserve.bench.report.page import page
-from redserve.bench.run import Run
+from redserve.bench.room import SPARE_FILES
+from redserve.bench.run import MAX_INFLIGHT, Run
 from redserve.bench.summary import summarize
 from redserve.bench.tables import grids, headline, notes
 from redserve.cli.bench_options import add_options, options_of
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 MIN_WIDTH = 110
+_FEW_FILES = (
+    "this process may open few files (ulimit -Hn); "
+    f"{MAX_INFLIGHT} need {MAX_INFLIGHT + SPARE_FILES}"
+)
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -51,8 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, and tell; after Ctrl-C what was measured until then."""
     options = options_of(arguments)
     _check_writable(arguments.report)
+    room = options.room()
+    if room < MAX_INFLIGHT and options.plan.rate_per_s is not None:
+        print(f"{room} requests under way at most: {_FEW_FILES}", file=sys.stderr)
     with Bar(options.plan) as bar:
-        measured = Run(options.plan, options.workload, options.manners.timeout_s, bar)
+        timeout_s = options.manners.timeout_s
+        measured = Run(options.plan, options.workload, timeout_s, bar, max_inflight=room)
         client = options.client()
         interrupted = False
         try:
@@ -129,10 +138,10 @@ def _to_dict(summary: Summary, outcomes: list[Outcome], facts: Mapping[str, str]
             {
                 "index": one.index,
                 "num_images": one.num_images,
-                "sent_s": one.answer.start_s - begin_s,
+                "sent_s": one.answer.start_s - begin_s if one.was_sent else None,
                 "ttft_s": one.ttft_s,
                 "tpot_s": one.tpot_s,
-                "duration_s": one.duration_s,
+                "duration_s": one.duration_s if one.was_sent else None,
                 "num_output_tokens": one.answer.num_tokens,
                 "reason": None if one.answer.problem is None else one.answer.problem.reason,
             }

@@ -13,7 +13,8 @@ from redserve.bench.clients.router import GrpcClient
 from redserve.bench.numbers import IntRange
 from redserve.bench.pictures import media_type
 from redserve.bench.questions import DEFAULT_SIZE, DEFAULT_TOKENS, Workload
-from redserve.bench.run import Plan
+from redserve.bench.room import room_for_connections
+from redserve.bench.run import MAX_INFLIGHT, Plan
 from redserve.cli.bench_types import (
     MAX_IMAGES,
     base_url,
@@ -63,6 +64,19 @@ class Options:
         if self.url:
             return HttpClient(self.url, self.manners, self.api_key)
         return GrpcClient(self.address, self.manners)
+
+    def room(self) -> int:
+        """How many requests can be under way at once; raises the limit of open files for it.
+
+        Raises:
+            ConfigError: Fewer than the closed loop wants.
+        """
+        # By gRPC all requests share a connection.
+        room = room_for_connections(MAX_INFLIGHT) if self.url else MAX_INFLIGHT
+        if self.plan.rate_per_s is None and self.plan.concurrency > room:
+            why = "" if room == MAX_INFLIGHT else ": this process may open few files (ulimit -Hn)"
+            raise ConfigError(f"{room} at most{why}", field="--concurrency")
+        return room
 
     def facts(self, model: str) -> dict[str, str]:
         """What was run, for people; `model` is the one that answered."""

@@ -22,6 +22,7 @@ class Bar:
         console = Console(stderr=True, highlight=False)
         self._plan = plan
         self._num_failed = 0
+        self._num_unsent = 0
         self._begin_s: float | None = None
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -49,9 +50,11 @@ class Bar:
         """See `redserve.bench.run.Watcher`."""
         if self._begin_s is None:
             self._begin_s = outcome.answer.start_s
-        self._num_failed += not outcome.is_complete
+        self._num_failed += outcome.was_sent and not outcome.is_complete
+        self._num_unsent += not outcome.was_sent
         of = "" if self._plan.num_requests is None else f" of {self._plan.num_requests}"
         failed = f", {self._num_failed} failed" if self._num_failed else ""
+        failed += f", {self._num_unsent} not sent" if self._num_unsent else ""
         told = f"{num_ended}{of} requests{failed}   TTFT {duration(outcome.ttft_s)}"
         total, done = float(self._plan.num_requests or 0), float(num_ended)
         if self._plan.duration_s is not None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from redserve.bench.outcome import Answer, Outcome, Problem
 from redserve.slo import End
 
+FULL = Problem(None, "CLIENT_FULL", "too many under way")
 BUSY = Problem(End.FAILED, "OVERLOADED", "the queue is full")
 
 
@@ -50,7 +51,7 @@ def outcomes(draw: st.DrawFn) -> list[Outcome]:
             num_images=draw(st.integers(0, 8)),
             num_first=draw(st.integers(1, 3)),
             lag_s=draw(st.sampled_from([0.0, 0.001, 1.0])),
-            problem=draw(st.sampled_from([None, None, BUSY])),
+            problem=draw(st.sampled_from([None, None, BUSY, FULL])),
         )
         for index in range(draw(st.integers(0, 12)))
     ]

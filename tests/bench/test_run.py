@@ -85,8 +85,10 @@ def texts(questions: Iterable[Question]) -> list[str]:
     return sorted(question.text for question in questions)
 
 
-def started(client: ScriptedClient, plan: Plan) -> tuple[Run, asyncio.Task[None]]:
-    run = Run(plan, WORKLOAD, 60.0, Log())
+def started(
+    client: ScriptedClient, plan: Plan, max_inflight: int = run_module.MAX_INFLIGHT
+) -> tuple[Run, asyncio.Task[None]]:
+    run = Run(plan, WORKLOAD, 60.0, Log(), max_inflight=max_inflight)
     return run, asyncio.create_task(run.go(client))
 
 
@@ -159,17 +161,15 @@ async def test_problems_are_counted_not_raised():
     assert summarize(run.outcomes).reasons == (("OVERLOADED", 4),)
 
 
-async def test_a_service_that_stands_still_does_not_take_the_client_down(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setattr(run_module, "MAX_INFLIGHT", 5)
+async def test_a_service_that_stands_still_does_not_take_the_client_down():
     client = ScriptedClient(is_open=False)
-    run, task = started(client, Plan(rate_per_s=5000.0, num_requests=9, num_warm_up=0))
+    run, task = started(client, Plan(rate_per_s=5000.0, num_requests=9, num_warm_up=0), 5)
     await until(lambda: len(run.outcomes) == 4)
     client.gate.set()
     await task
     found = summarize(run.outcomes)
-    assert (found.num_complete, found.reasons) == (5, (("CLIENT_FULL", 4),))
+    assert (found.num_requests, found.num_complete, found.reasons) == (5, 5, ())
+    assert found.unsent == (("CLIENT_FULL", 4),)
 
 
 async def test_what_was_measured_outlives_an_interruption():

@@ -61,6 +61,7 @@ def test_what_always_holds(run: list[Outcome], rng: random.Random) -> None:
     assert summarize(shuffled, ALL) == found, "the order in which requests ended does not matter"
     assert found.num_complete + sum(count for _, count in found.reasons) == found.num_requests
     assert found.num_good is not None
+    assert found.num_requests + found.num_unsent == len(run)
     assert 0 <= found.num_good <= found.num_complete
     assert found.goodput_per_s is not None
     assert found.goodput_per_s <= found.requests_per_s

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from redserve.cli import bench_options
 from redserve.cli.bench_types import base_url
 from redserve.cli.main import main
 from redserve.local.state import ServiceState, hold
@@ -165,6 +166,31 @@ def test_a_service_that_sends_nothing(manifest: Path, capsys: Output) -> None:
     assert "0 complete, 6 NO_TOKEN" in shown
     assert "0 requests/s   0 tokens/s   goodput 0 requests/s" in shown
     assert "6 of 6 answers ended well and held no token" in shown
+
+
+def test_a_client_that_may_open_few_files(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    async def never(_number: int) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(bench_options, "room_for_connections", lambda _most: 3)
+    server = FakeOpenAi()
+    server.before_piece = never
+    with peer(server) as url:
+        arguments = ["bench", "--url", url, "--warm-up=0", "--images=0", "-f", str(manifest)]
+        load = ["--rate=2000", "--requests=9", "--timeout=2"]
+        assert main([*arguments, *load, "--json"]) == 1
+        told = capsys.readouterr()
+        assert main([*arguments, "--concurrency=4"]) == 2
+    assert told.err.startswith("3 requests under way at most: this process may open few files")
+    found = json.loads(told.out)
+    summary = found["summary"]
+    assert (summary["num_requests"], summary["reasons"]) == (3, {"DEADLINE_EXCEEDED": 3})
+    assert (summary["num_unsent"], summary["unsent_reasons"]) == (6, {"CLIENT_FULL": 6})
+    assert [one["reason"] for one in found["requests"]].count("CLIENT_FULL") == 6
+    assert [one["sent_s"] for one in found["requests"]].count(None) == 6
+    assert "--concurrency: 3 at most: this process may open few files" in capsys.readouterr().err
 
 
 def test_nobody_answers(capsys: Output) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
+import os
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from redserve.bench.clients.base import NO_TOKEN, Stopwatch
 from redserve.bench.clients.events import EventReader, LineReader, error_message
 from redserve.bench.outcome import Problem
 from redserve.bench.pictures import media_type
+from redserve.bench.room import own_limit
 from redserve.errors import ConfigError, ModelNotFound, Unavailable
 from redserve.slo import End
 
@@ -86,7 +89,10 @@ class HttpClient:
             return watch.stop(Problem(End.EXPIRED, "DEADLINE_EXCEEDED", message), counted=False)
         except self._httpx.HTTPError as error:
             message = f"{type(error).__name__}: {error}"
-            return watch.stop(Problem(End.FAILED, "CONNECTION", message), counted=False)
+            problem = Problem(End.FAILED, "CONNECTION", message)
+            if isinstance(error, self._httpx.ConnectError):
+                problem = _own_problem(error) or problem
+            return watch.stop(problem, counted=False)
         except ValueError as error:
             message = f"the stream cannot be read: {error}"
             return watch.stop(Problem(End.FAILED, "BAD_STREAM", message), counted=False)
@@ -171,6 +177,13 @@ async def _pieces(response: httpx.Response) -> AsyncIterator[Piece]:
             piece = events.feed(line)
             if piece is not None:
                 yield piece
+
+
+def _own_problem(error: Exception) -> Problem | None:
+    number = own_limit(error)
+    if number is None:
+        return None
+    return Problem(None, f"CLIENT_{errno.errorcode[number]}", os.strerror(number))
 
 
 async def _refusal(response: httpx.Response) -> Problem:

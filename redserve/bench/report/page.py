@@ -29,7 +29,7 @@ def page(summary: Summary, outcomes: Sequence[Outcome], facts: Mapping[str, str]
         outcomes: The requests, in any order.
         facts: What was run, for people.
     """
-    ordered = sorted(outcomes, key=lambda one: one.index)
+    ordered = sorted((one for one in outcomes if one.was_sent), key=lambda one: one.index)
     title = f"redserve bench: {facts.get('model', '')}".rstrip(": ")
     head = [
         '<meta charset="utf-8">',
