@@ -12,6 +12,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from redserve.errors import ConfigError
 from redserve.telemetry.first_token import PARTS
+from redserve.telemetry.words import (
+    CODES,
+    DISCOVERY_PROBLEMS,
+    DROPS,
+    ENCODE_ERRORS,
+    ITEM_OUTCOMES,
+    REASONS,
+    RECONCILE_RESULTS,
+    RETRIES,
+    begin_at_zero,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,8 +98,9 @@ class RouterMetrics:
         )
         self.items = Counter(
             "redserve_items",
-            "Images by outcome: encoded, encoder_cached, prefix_covered or failed", ["outcome"],
-            registry=registry,
+            "Images of requests that ended, by outcome: encoded, encoder_cached, prefix_covered; "
+            "failed is an image that was given up, or was on its way when its request ended in an "
+            "error, but not when the client left", ["outcome"], registry=registry,
         )  # fmt: skip
         self.item_retries = Counter(
             "redserve_item_retries", "Images dispatched again, by why", ["why"], registry=registry
@@ -125,12 +137,11 @@ class RouterMetrics:
             "redserve_slo_threshold_seconds", "An event at or below it is good; latencies only",
             ["slo"], registry=registry,
         )  # fmt: skip
-        # There from the start, at 0: a rate does not see what a series begins with.
-        for part in PARTS:
-            self.first_token_part.labels(part)
-        for part in ("exposed", "hidden"):
-            self.transport_item.labels(part)
-        self.requests.labels("OK")
+        begin_at_zero(self.first_token_part, PARTS)
+        begin_at_zero(self.transport_item, ("exposed", "hidden"))
+        begin_at_zero(self.requests, CODES)
+        begin_at_zero(self.items, ITEM_OUTCOMES)
+        begin_at_zero(self.item_retries, RETRIES)
 
 
 class DiscoveryMetrics:
@@ -149,8 +160,9 @@ class DiscoveryMetrics:
         self.problems = Counter(
             "redserve_discovery_problems",
             "Failed tries to follow the API server, by kind: unreachable, credentials, "
-            "unauthorized, forbidden or refused", ["kind"], registry=registry,
+            "unauthorized, forbidden, refused or expired", ["kind"], registry=registry,
         )  # fmt: skip
+        begin_at_zero(self.problems, DISCOVERY_PROBLEMS)
 
 
 class EncoderMetrics:
@@ -205,6 +217,7 @@ class EncoderMetrics:
             "redserve_encode_errors", "Images that failed, by reason word", ["reason"],
             registry=registry,
         )  # fmt: skip
+        begin_at_zero(self.errors, ENCODE_ERRORS)
 
 
 class LLMMetrics:
@@ -283,6 +296,8 @@ class LLMMetrics:
             "Probes that could not be read from an encoder, by reason word", ["reason"],
             registry=registry,
         )  # fmt: skip
+        begin_at_zero(self.items_dropped, DROPS)
+        begin_at_zero(self.transport_check_failures, REASONS)
 
 
 class TransportMetrics:
@@ -315,6 +330,12 @@ class TransportMetrics:
             "Times that the process that others read from over TCP ended and was started again",
             registry=registry,
         )  # fmt: skip
+
+    def begin_pulls(self, *transports: str) -> None:
+        """A consumer may pull by these: the series of what may happen are there from now on."""
+        begin_at_zero(self.moved_bytes, transports, ("in",))
+        begin_at_zero(self.pull, transports)
+        begin_at_zero(self.errors, transports, REASONS)
 
 
 class OperatorMetrics:
@@ -385,6 +406,7 @@ class OperatorMetrics:
         self.leader = Gauge(
             "redserve_operator_leader", "Whether this process writes, 1 or 0", registry=registry
         )
+        begin_at_zero(self.reconcile, RECONCILE_RESULTS)
 
 
 def serve_metrics(

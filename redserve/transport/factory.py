@@ -62,6 +62,7 @@ def make_consumer(
     _observe(pool, metrics)
     if kind == inproc.BACKEND:
         nearby = inproc.InprocTransport(pool, incarnation, advertise_address)
+        _begin_pulls(metrics, inproc.BACKEND)
         return Puller(nearby, _connect_in_process, incarnation, pool, metrics)
     transport: Transport = grpc_stream.GrpcTransport(pool, incarnation, advertise_address)
     endpoint = _endpoint(kind, pool, incarnation, serves=False)
@@ -69,6 +70,7 @@ def make_consumer(
         info = peer_info(endpoint, pool, incarnation, advertise_address)
         fast = NixlTransport(_one_sided(kind), endpoint, info)
         transport = EitherTransport(fast, transport) if kind == AUTO else fast
+    _begin_pulls(metrics, transport.kind, *((grpc_stream.BACKEND,) if kind == AUTO else ()))
     return Puller(transport, _connect_by_grpc, incarnation, pool, metrics)
 
 
@@ -202,6 +204,11 @@ def _connect_in_process(peer: PeerInfo) -> Producer:
 def _new_incarnation(name: str) -> str:
     """Unique for ever: a process that restarts under the same name is another peer."""
     return f"{name}-{uuid.uuid4().hex[:12]}"
+
+
+def _begin_pulls(metrics: TransportMetrics | None, *transports: str) -> None:
+    if metrics is not None:
+        metrics.begin_pulls(*transports)
 
 
 def _observe(pool: Pool, metrics: TransportMetrics | None) -> None:

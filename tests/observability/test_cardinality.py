@@ -136,7 +136,13 @@ def ending(service: Service, asked: pb.GenerateRequest, mark: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def marks(service: Service) -> list[str]:
+def fresh(service: Service) -> dict[str, set[Series]]:
+    """What every process shows before anybody has asked."""
+    return {name: series_of(text) for name, text in shown(service).items()}
+
+
+@pytest.fixture(scope="module")
+def marks(service: Service, fresh: dict[str, set[Series]]) -> list[str]:
     """What odd clients have sent, in two rounds."""
     made = [f"odd{uuid.uuid4().hex}" for _ in range(2)]
     for mark in made:
@@ -158,6 +164,15 @@ def test_more_odd_clients_are_no_more_series(service: Service, marks: list[str])
     be_odd_by_grpc(service, mark)
     after = {name: series_of(text) for name, text in shown(service).items()}
     assert after == before
+
+
+def test_no_counter_waits_for_its_first_event(
+    service: Service, fresh: dict[str, set[Series]], marks: list[str]
+) -> None:
+    """Of a rate, that event and all before the next scrape would be missing."""
+    for name, text in shown(service).items():
+        new = {one for one, _ in series_of(text) - fresh[name]}
+        assert not [one for one in new if one.endswith(("_total", "_count", "_bucket"))], name
 
 
 def test_labels_are_those_that_are_known_and_have_few_values(

@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from redserve.errors import InvalidArgument, RedServeError
+from redserve.errors import InternalError, InvalidArgument, RedServeError
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.timeline import ABORTED, TRANSFER, Bar
+from redserve.telemetry.words import DOUBLED, EVICTED, LATE, NOT_NEEDED
 from redserve_llm.delivery import Announcement, Delivery, ItemSlot, RowShape, Shelf, State
 from redserve_llm.pulls import Pulls
 
@@ -158,7 +159,7 @@ class Arena:
         shelf = self._shelves.get(key)
         if shelf is None:
             return self._refuse(
-                "late", f"generation {key.generation} of {key.request_id} is not live"
+                LATE, f"generation {key.generation} of {key.request_id} is not live"
             )
         if item_index >= len(shelf.slots):
             raise InvalidArgument(
@@ -174,12 +175,12 @@ class Arena:
                 field="dtype",
             )
         if slot.last_attempt is not None and announcement.attempt <= slot.last_attempt:
-            return self._refuse("late", f"attempt {slot.last_attempt} was announced already")
+            return self._refuse(LATE, f"attempt {slot.last_attempt} was announced already")
         slot.last_attempt = announcement.attempt
         if not slot.needed:
-            return self._refuse("not_needed", "its rows are not needed (any more)")
+            return self._refuse(NOT_NEEDED, "its rows are not needed (any more)")
         if slot.delivery is not None and slot.delivery.state is State.LANDED:
-            return self._refuse("doubled", "its rows are here already")
+            return self._refuse(DOUBLED, "its rows are here already")
         self._pulls.discard(slot)  # the router has given an older attempt up
         slot.delivery = Delivery(slot, announcement, num_bytes)
         self._pulls.add(slot.delivery)
@@ -227,7 +228,7 @@ class Arena:
             word = error.reason.lower()
         else:
             log.error("a pull failed", exc_info=error)
-            word = "internal"
+            word = InternalError.reason.lower()
         self.took(delivery, ABORTED, started_ns, word.replace("_", " "))
         self._pulls.discard(delivery.slot)
         self._metrics.items_dropped.labels(why=word).inc()
@@ -247,11 +248,11 @@ class Arena:
         if delivery.is_put:
             if not self._engine.drop_rows(slot.key, slot.index):
                 return False
-            slot.lost_why = "evicted"  # and the engine's RowsNeeded tells the router
+            slot.lost_why = EVICTED  # and the engine's RowsNeeded tells the router
         self._pulls.discard(slot)
-        self._metrics.items_dropped.labels(why="evicted").inc()
+        self._metrics.items_dropped.labels(why=EVICTED).inc()
         if not delivery.is_put:
-            self._ask_again(slot, "evicted")
+            self._ask_again(slot, EVICTED)
         return True
 
     def release_held(self) -> bool:
@@ -277,7 +278,7 @@ class Arena:
         if not delivery.is_put:  # the prefix cache covers it by now, or the request has ended
             slot.needed = False
             self._pulls.discard(slot)
-            self._metrics.items_dropped.labels(why="not_needed").inc()
+            self._metrics.items_dropped.labels(why=NOT_NEEDED).inc()
 
     def _ask_again(self, slot: ItemSlot, why: str) -> None:
         slot.lost_why = ""

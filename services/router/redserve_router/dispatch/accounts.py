@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from redserve.errors import Cancelled
 from redserve.telemetry.first_token import first_token_parts
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.transport_times import transport_times
+from redserve.telemetry.words import OK
 from redserve_router.dispatch.item_state import Outcome
 from redserve_router.dispatch.reckoning import reckon
 from redserve_router.dispatch.spans import end_span
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from redserve_router.dispatch.services import RouterServices
 
 log = get_logger()
-
-OK: Final = "OK"
 
 
 def close_accounts(

@@ -11,6 +11,7 @@ from redserve.errors import Cancelled, InternalError, Overloaded, RedServeError,
 from redserve.routing import ItemFacts, spread_items
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.tracing import Origin, running
+from redserve.telemetry.words import CONTENT_MISSING, NEEDED_AGAIN
 from redserve_router.clients.encoder import EncodeCall, Errand, Published
 from redserve_router.dispatch.retry_policy import backoff_s, may_try_again
 from redserve_router.dispatch.spans import call_span
@@ -100,7 +101,7 @@ class ItemCourier:
         if index >= len(self._items) or lost_attempt != self._items[index].attempt:
             return
         log.info("item needed again", item=index, why=why, **self._destination.log_ids)
-        self._metrics.item_retries.labels("needed_again").inc()
+        self._metrics.item_retries.labels(NEEDED_AGAIN).inc()
         state = self._items[index]
         state.begin_attempt()
         # Evicted meanwhile is mended at once; an encoder that nobody can read from is not.
@@ -265,7 +266,7 @@ class ItemCourier:
             self._item_failed(encoder, state, broken)
         else:  # the same encoder again, with the bytes
             encoder.note_missing(errand.content_hash)
-            self._metrics.item_retries.labels("content_missing").inc()
+            self._metrics.item_retries.labels(CONTENT_MISSING).inc()
             state.begin_attempt()
             self._spawn(self._call(encoder, (state,), with_data=True))
 
