@@ -227,6 +227,7 @@ class Bench:
         timeout_s: float = TIMEOUT_S,
         destination: str = "",
         generation: int = 1,
+        metadata: Sequence[tuple[str, str]] = (),
     ) -> Any:
         """Begin an Encode call."""
         request = pb.EncodeRequest(
@@ -237,7 +238,7 @@ class Bench:
             items=items,
             destination_idle=idle,
         )
-        return self.stub.Encode(request, timeout=timeout_s)
+        return self.stub.Encode(request, timeout=timeout_s, metadata=metadata)
 
     async def encode(
         self, request_id: str, items: Sequence[pb.EncodeItem], **options: Any

@@ -109,7 +109,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
             submitted_ns=now_ns,
             deadline_s=math.inf if remaining_s is None else time.monotonic() + remaining_s,
         )
-        with self._traces.call(request, context) as trace:
+        with self._traces.call(request, context, facts.submitted_ns) as trace:
             items = [
                 WantedItem(
                     tag=GenerationTag(

@@ -72,14 +72,22 @@ class Traces:
         self._now_ns = now_ns
 
     @contextmanager
-    def call(self, request: pb.EncodeRequest, context: Context) -> Iterator[CallTrace]:
-        """Around everything that an Encode call does."""
+    def call(
+        self, request: pb.EncodeRequest, context: Context, submitted_ns: int
+    ) -> Iterator[CallTrace]:
+        """Around everything that an Encode call does.
+
+        Args:
+            request: What is asked for.
+            context: Of the call.
+            submitted_ns: When it came: the first bar of every item begins then.
+        """
         metadata = context.invocation_metadata() or ()
-        parent, start_ns = context_of(metadata), self._now_ns()
+        parent = context_of(metadata)
         spans = {
             item.index: self._tracing.span(
                 NAME,
-                start_ns,
+                submitted_ns,
                 parent=parent,
                 attributes={
                     "redserve.item": item.index,
