@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DESKTOP: Final = {"width": 1280, "height": 900}
 PHONE: Final = {"width": 360, "height": 740}
+NARROW_PHONE: Final = {"width": 320, "height": 568}
 SOON_MS: Final = 60_000
 SERIOUS: Final = ("serious", "critical")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -21,13 +21,26 @@ PROMISES = (
 )
 
 
+def give_up(why: str, markers: str) -> NoReturn:
+    """Without a browser: no reason to fail for all tests at once, but for those of the page.
+
+    Args:
+        why: What is missing.
+        markers: What pytest was told by `-m`.
+    """
+    # With "not browser" nobody comes here.
+    if "browser" in markers:
+        pytest.fail(f"the page cannot be tested: {why}", pytrace=False)
+    pytest.skip(why)
+
+
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browser(pytestconfig: pytest.Config) -> Iterator[Browser]:
     try:
         with chromium() as running:
             yield running
     except NoBrowser as error:
-        pytest.skip(str(error))
+        give_up(str(error), pytestconfig.getoption("markexpr"))
 
 
 @pytest.fixture(scope="session")
