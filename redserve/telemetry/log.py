@@ -2,7 +2,8 @@
 
 Write `log.info("encoded", request_id=..., num_rows=...)`: a fixed event, then figures and ids.
 Values under names that hold content are replaced by their length, bytes by their number, and
-tracebacks come without local variables.
+tracebacks come without local variables. In text, which people read on terminals, a value can be no
+more than text: what moves the cursor, colours, rings or turns the direction of reading is escaped.
 """
 
 from __future__ import annotations
@@ -82,8 +83,32 @@ def redact(
     return event
 
 
+def printable(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Structlog processor for text: escapes what terminals obey, and line ends but tracebacks'."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            kept = "\n" if key == "exception" else ""
+            event[key] = "".join(
+                char if char.isprintable() or char in kept else _escaped(char) for char in value
+            )
+    return event
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
 def _size(value: object) -> int:
     return len(value) if hasattr(value, "__len__") else len(str(value))
+
+
+def _text() -> list[Processor]:
+    console = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    return [printable, console]
 
 
 def configure(level: str, fmt: str, process_name: str) -> None:
@@ -111,15 +136,10 @@ def configure(level: str, fmt: str, process_name: str) -> None:
         structlog.processors.format_exc_info,
         redact,
     ]
-    renderer: Processor = (
-        structlog.processors.JSONRenderer()
-        if fmt == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=False, exception_formatter=structlog.dev.plain_traceback
-        )
-    )
+    # JSON escapes by itself.
+    rendering = [structlog.processors.JSONRenderer()] if fmt == "json" else _text()
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: _StderrLogger(),
         cache_logger_on_first_use=False,
@@ -128,7 +148,7 @@ def configure(level: str, fmt: str, process_name: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
     root = logging.getLogger()
@@ -149,9 +169,7 @@ def get_logger() -> FilteringBoundLogger:
                 structlog.processors.add_log_level,
                 structlog.processors.format_exc_info,
                 redact,
-                structlog.dev.ConsoleRenderer(
-                    colors=False, exception_formatter=structlog.dev.plain_traceback
-                ),
+                *_text(),
             ],
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
             logger_factory=lambda *_: _StderrLogger(),

@@ -107,6 +107,55 @@ def test_libraries_log_in_the_same_form_once(capfd):
     assert [json.loads(line)["event"] for line in lines] == ["odd: thing"]
 
 
+HOSTILE = "a\x1b[31mred\x07\x9b\u202egnp.exe\u2066\x7f\r\nfake line \u00fc"
+
+
+def hostile_lines() -> None:
+    get_logger().info(HOSTILE, field=HOSTILE, many=[HOSTILE], error=KeyError(HOSTILE))
+    logging.getLogger("some.library").warning("odd: %s", HOSTILE)
+
+
+@pytest.mark.parametrize("is_configured", [True, False])
+def test_no_value_does_anything_to_a_terminal(capfd, is_configured: bool):
+    logger = get_logger()
+    if is_configured:
+        configure("info", "text", "router")
+        hostile_lines()
+    else:
+        logger.info(HOSTILE, field=HOSTILE)
+    written = capfd.readouterr().err
+    assert len(written.splitlines()) == (2 if is_configured else 1)
+    assert all(line.isprintable() for line in written.split("\n"))
+    assert r"a\x1b[31mred\x07\x9b\u202egnp.exe" in written
+    assert "\u00fc" in written
+
+
+def test_a_traceback_keeps_its_lines_and_no_more(capfd):
+    configure("info", "text", "router")
+
+    def handler() -> None:
+        raise RuntimeError("\x1b[2J")
+
+    try:
+        handler()
+    except RuntimeError:
+        get_logger().exception("unhandled")
+    written = capfd.readouterr().err
+    assert len(written.splitlines()) > 3
+    assert "\x1b" not in written
+
+
+def test_json_has_values_as_they_are(capfd):
+    configure("info", "json", "router")
+    hostile_lines()
+    written = capfd.readouterr().err
+    assert "\x1b" not in written
+    assert "\u202e" not in written
+    first, second = map(json.loads, written.splitlines())
+    assert first["field"] == HOSTILE
+    assert second["event"] == f"odd: {HOSTILE}"
+
+
 def test_wrong_level_is_refused():
     with pytest.raises(KeyError):
         configure("loud", "text", "router")
