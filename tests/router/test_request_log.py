@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import httpx
 import pytest
 
 from redserve.telemetry.log import configure
@@ -91,6 +92,43 @@ async def test_a_mistake_names_the_field_and_quotes_nothing(log):
     spans = receiver.spans
     assert all(span.is_error for span in spans if span.kind == "SERVER")
     assert SECRET not in repr([lines, spans])
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (f'{{"messages": [], "{SECRET}\\u001b[31m": 1}}', "unknown field"),
+        (f'{{"messages": [], "redserve": {{"{SECRET}": 1}}}}', "unknown field"),
+        ('{"messages": [], "temperature": "warm"}', "temperature"),
+        ('{"messages": [{"role": "user"}, {"role": 7}]}', "messages[1].role"),
+        ('{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
+         "messages[0].content[0].image_url"),
+        ('{"messages": [], "tools": [1]}', "tools"),
+        ('{"messages": [], "stop": [1]}', "stop[0]"),
+        ('{"messages": [], "stream_options": {"include_usage": 1}}',
+         "stream_options.include_usage"),
+        (SECRET, None),
+        (f'"{SECRET}"', None),
+        (b" " * 2_000_000, "body"),
+    ],
+)  # fmt: skip
+async def test_a_body_that_is_no_request_is_counted_and_logged_without_its_words(
+    log, body: str | bytes, field: str | None
+):
+    async with cluster(max_request_bytes=1000) as c, httpx.AsyncClient() as client:
+        sent = {"x-request-id": "r-9", **dict(SENT)}
+        reply = await client.post(f"{c.http}/v1/chat/completions", content=body, headers=sent)
+        assert reply.status_code == (413 if field == "body" else 400)
+        refused = c.router.registry.get_sample_value(
+            "redserve_requests_total", {"code": "INVALID_ARGUMENT"}
+        )
+        assert refused == 1
+    (line,) = log()
+    assert (line["event"], line["code"]) == ("request refused", "INVALID_ARGUMENT")
+    assert (line["request_id"], line["trace_id"]) == ("r-9", TRACE)
+    assert line.get("field") == field
+    assert line["reason"] == ("POLICY_VIOLATION" if field == "body" else "INVALID_ARGUMENT")
+    assert SECRET not in repr(line)
 
 
 async def test_an_error_of_ours_is_a_warning_with_its_sentence(log):

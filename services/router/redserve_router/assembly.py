@@ -30,6 +30,7 @@ from redserve_router.metadata import MetadataBook
 from redserve_router.overview import overview
 from redserve_router.pair_checks import PairChecks
 from redserve_router.prompt import PromptBuilder
+from redserve_router.refusals import Refusals
 from redserve_router.replicas.pools import ReplicaPools
 from redserve_router.servicer import RouterServicer
 from redserve_router.timelines import TimelineStore
@@ -132,7 +133,10 @@ class Router:
             settings.grpc_port,
             max_connection_age_s=settings.max_connection_age_s,
         )
-        servicer = RouterServicer(self.dispatcher, services, self.pair_checks, settings.max_images)
+        refusals = Refusals(metrics)
+        servicer = RouterServicer(
+            self.dispatcher, services, self.pair_checks, refusals, settings.max_images
+        )
         self.server.add(add_RouterServiceServicer_to_server, servicer, SERVICE)
         door = HttpDoor(
             self.dispatcher,
@@ -141,6 +145,7 @@ class Router:
             registry=self.registry,
             why_not_ready=self.why_not_ready,
             max_request_bytes=settings.max_request_bytes,
+            refusals=refusals,
             playground=Playground(self._page_facts) if settings.playground else None,
         )
         self._http = HttpServer(door.app(), settings.http_host, settings.http_port)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from redserve.errors import InvalidArgument, RedServeError, Unavailable
 from redserve.telemetry.clock import now_ns
-from redserve.telemetry.log import get_logger
 from redserve.telemetry.tracing import NOWHERE, Origin, TraceContext, context_of
 from redserve.v1 import router_pb2 as pb
 from redserve.v1.router_pb2_grpc import RouterServiceServicer
@@ -40,8 +39,7 @@ if TYPE_CHECKING:
     from redserve_router.pair_book import PairReport
     from redserve_router.pair_checks import PairChecks
     from redserve_router.question import Part
-
-log = get_logger()
+    from redserve_router.refusals import Refusals
 
 
 class RouterServicer(RouterServiceServicer):
@@ -52,9 +50,11 @@ class RouterServicer(RouterServiceServicer):
         dispatcher: Dispatcher,
         services: RouterServices,
         pair_checks: PairChecks,
+        refusals: Refusals,
         max_images: int,
     ) -> None:
         self._dispatcher = dispatcher
+        self._refusals = refusals
         self._services = services
         self._pair_checks = pair_checks
         self._max_images = max_images
@@ -69,7 +69,7 @@ class RouterServicer(RouterServiceServicer):
         try:
             question = question_from_proto(request, origin)
         except RedServeError as error:
-            log_refusal(Origin(id_to_show(request.request_id), origin), error)
+            self._refusals.note(Origin(id_to_show(request.request_id), origin), error, error.field)
             raise
         async with aclosing(self._dispatcher.answer(question, context.time_remaining())) as events:
             async for event in events:
@@ -140,17 +140,6 @@ def _pair_to_proto(pair: PairReport) -> pb.PairCheck:
         transport=pair.transport,
         gb_per_s=pair.gb_per_s,
         error=pair.error,
-    )
-
-
-def log_refusal(origin: Origin, error: RedServeError) -> None:
-    """The log line of a request that is none: nothing is known of it but what is wrong."""
-    log.info(
-        "request refused",
-        code=error.grpc_code,
-        reason=error.reason,
-        field=error.field,
-        **origin.log_ids,
     )
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from redserve_router.dispatch.dispatcher import Dispatcher
     from redserve_router.http.page.playground import Playground
+    from redserve_router.refusals import Refusals
 
 REQUEST_ID_HEADER = "x-request-id"
 OPEN_METRICS = "application/openmetrics-text"
@@ -47,6 +48,7 @@ class HttpDoor:
         registry: For /metrics.
         why_not_ready: A reason, or None when requests can be answered.
         max_request_bytes: Of all pictures of a request together.
+        refusals: Takes note of bodies that are no request.
         playground: The page for people; None serves none.
     """
 
@@ -59,6 +61,7 @@ class HttpDoor:
         registry: CollectorRegistry,
         why_not_ready: Callable[[], str | None],
         max_request_bytes: int,
+        refusals: Refusals,
         playground: Playground | None = None,
     ) -> None:
         self._model_name = model_name
@@ -68,7 +71,7 @@ class HttpDoor:
         self._created = int(time.time())
         # base64 makes three bytes four.
         max_body_bytes = max_request_bytes * 4 // 3 + BODY_OVERHEAD_BYTES
-        self._chat = ChatEndpoint(dispatcher, token_text, max_body_bytes)
+        self._chat = ChatEndpoint(dispatcher, token_text, max_body_bytes, refusals)
 
     def app(self) -> ASGIApp:
         """The application, with request ids around everything."""

@@ -9,15 +9,14 @@ from pydantic_core import to_json
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from redserve.errors import Cancelled, InternalError, RedServeError
-from redserve.telemetry.log import get_logger
+from redserve.errors import Cancelled, InternalError, PolicyViolation, RedServeError
 from redserve.telemetry.tracing import Origin, context_of
 from redserve_router.answer import Finished, NewTokens, Progress, Started
 from redserve_router.http.errors import error_object, error_response, too_large
+from redserve_router.http.fields import field_to_show
 from redserve_router.http.parse import parse_chat
 from redserve_router.http.replies import ReplyMaker, progress_object
 from redserve_router.http.sse import DONE, EventStream, sse_data, until_disconnected
-from redserve_router.servicer import log_refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from redserve_router.answer import AnswerEvent
     from redserve_router.dispatch.dispatcher import Dispatcher
     from redserve_router.http.parse import ChatCall
-
-log = get_logger()
+    from redserve_router.refusals import Refusals
 
 MAX_DISCARDED_BYTES = 256 * 1024 * 1024
 PROGRESS = "redserve.progress"
@@ -43,12 +41,18 @@ class ChatEndpoint:
         dispatcher: Answers the questions.
         token_text: Text of one token id, for logprobs.
         max_body_bytes: Largest body that is read.
+        refusals: Takes note of bodies that are no request.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, token_text: Callable[[int], str], max_body_bytes: int
+        self,
+        dispatcher: Dispatcher,
+        token_text: Callable[[int], str],
+        max_body_bytes: int,
+        refusals: Refusals,
     ) -> None:
         self._dispatcher = dispatcher
+        self._refusals = refusals
         self._token_text = token_text
         self._max_body_bytes = max_body_bytes
 
@@ -58,13 +62,15 @@ class ChatEndpoint:
             body = await self._read(request)
         except ClientDisconnect:
             return Response(status_code=Cancelled.http_status)
-        if body is None:
-            return too_large(self._max_body_bytes)
         context = context_of(request.headers.items())
+        origin = Origin(request.state.request_id, context)
+        if body is None:
+            self._refusals.note(origin, PolicyViolation("the body is too large"), "body")
+            return too_large(self._max_body_bytes)
         try:
             call = parse_chat(body, request.state.request_id, context)
         except RedServeError as error:
-            log_refusal(Origin(request.state.request_id, context), error)
+            self._refusals.note(origin, error, field_to_show(error.field))
             return error_response(error, error.field)
         del body  # the question has what it needs; pictures may be large
         answer = self._dispatcher.answer(call.question, None)

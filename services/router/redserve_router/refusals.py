@@ -1,0 +1,42 @@
+"""What is written down of requests that are none: no question could be made of what came."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from redserve.telemetry.log import get_logger
+
+if TYPE_CHECKING:
+    from redserve.errors import RedServeError
+    from redserve.telemetry.metrics import RouterMetrics
+    from redserve.telemetry.tracing import Origin
+
+log = get_logger()
+
+
+class Refusals:
+    """Counts and logs them; nothing is known of them but what is wrong.
+
+    Args:
+        metrics: Where they are counted, as requests that ended.
+    """
+
+    def __init__(self, metrics: RouterMetrics) -> None:
+        self._metrics = metrics
+
+    def note(self, origin: Origin, error: RedServeError, field: str | None) -> None:
+        """Write one down.
+
+        Args:
+            origin: Its ids.
+            error: What is wrong with it.
+            field: Where, in words of ours only.
+        """
+        self._metrics.requests.labels(error.grpc_code).inc()
+        log.info(
+            "request refused",
+            code=error.grpc_code,
+            reason=error.reason,
+            **({"field": field} if field else {}),
+            **origin.log_ids,
+        )
