@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 RUNBOOKS: Final = "https://redserve.dev/docs/runbooks"
-"""Where docs/runbooks is published, unless somebody has it elsewhere."""
+"""Where docs/runbooks is to be published; until then everybody names a place of his own."""
 
 Severity = Literal["page", "ticket"]
 """`page`: users are hurt, somebody should look now. `ticket`: it can wait for working hours."""

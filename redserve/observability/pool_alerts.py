@@ -73,13 +73,10 @@ def _routers_up(series: Series) -> str:
 
 
 def _empty(series: Series, pool: str, empty: str, serving: str) -> Iterator[Alert]:
-    """At once where somebody served, after the longest start where nobody did: a service that is
-    new, or was made larger than nothing, loads weights first.
+    """At once where somebody served, after the longest start where nobody did.
 
-    Args:
-        series, pool: Of what.
-        empty: Is there while nobody serves.
-        serving: Series of which one was above 0 if somebody served.
+    A service that is new, or was made larger than nothing, loads weights first. `empty` is there
+    while nobody serves; of the series `serving` one was above 0 if somebody did.
     """
 
     def served(window: str) -> str:

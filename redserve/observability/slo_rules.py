@@ -121,10 +121,13 @@ def burn_alerts(series: Series, objectives: Sequence[Objective]) -> list[Alert]:
     return made
 
 
-def bad_share(objective: Objective, factor: float) -> float:
-    """The share of bad events at which the budget burns `factor` times as fast as allowed."""
-    budget = 1 - objective.target
-    return min(factor * budget, budget + HIGHEST_SHARE * (1 - budget))
+def burn_limit(target: float, factor: float) -> float:
+    """The burn rate above which an alert of that factor comes, for a promise of that share.
+
+    It is the factor, or less for a loose promise, whose budget cannot burn so fast.
+    """
+    budget = 1 - target
+    return min(factor, 1 + HIGHEST_SHARE * (1 - budget) / budget)
 
 
 def _alert(series: Series, objective: Objective, kind: BurnAlert, burns: Sequence[Burn]) -> Alert:
@@ -132,14 +135,15 @@ def _alert(series: Series, objective: Objective, kind: BurnAlert, burns: Sequenc
 
     def condition(burn: Burn) -> str:
         long, short = duration(burn.long_s), duration(burn.short_s)
-        limit = f"{bad_share(objective, burn.factor):.6g}"
+        limit = f"{burn_limit(objective.target, burn.factor):.6g}"
+        # Burn rates, so that the value of the alert is one.
         return (
-            f"({series.of(f'{RATIO}{long}', chosen)} > {limit}"
-            f" and {series.of(f'{RATIO}{short}', chosen)} > {limit}"
+            f"({series.of(f'{RATIO}{long}', chosen)} / {budget} > {limit}"
+            f" and {series.of(f'{RATIO}{short}', chosen)} / {budget} > {limit}"
             f" and {series.of(f'{BAD}{long}', chosen)} >= {MIN_BAD_EVENTS})"
         )
 
-    lasts_h = objective.window_s / burns[0].factor / _HOUR
+    budget = f"{1 - objective.target:.6g}"
     window = duration(objective.window_s)
     return Alert(
         name=kind.name,
@@ -148,14 +152,18 @@ def _alert(series: Series, objective: Objective, kind: BurnAlert, burns: Sequenc
         for_="",
         summary=f"{series.service}: the promise {objective.name} is broken too often",
         description=(
-            f"{{{{ $value | humanizePercentage }}}} of events are bad, where "
-            f"{(1 - objective.target) * 100:.6g} % are allowed: {_promise(objective)}. At "
-            f"{burns[0].factor:g} times the allowed speed the budget of {window} is gone in "
-            f"{lasts_h:.0f} h."
+            f"The budget burns {{{{ $value | humanize }}}} times as fast as allowed (over "
+            f"{_over(burns)}): {_promise(objective)}, so {float(budget) * 100:.6g} % of events may "
+            f"be bad. At 1 the budget lasts for all of its {window}, at 10 for a tenth."
         ),
         # The series have it too; but rules must differ by what they say themselves.
         labels=(("slo", objective.name),),
     )
+
+
+def _over(burns: Sequence[Burn]) -> str:
+    longs = " or ".join(duration(burn.long_s) for burn in burns)
+    return longs if len(burns) == 1 else f"{longs}, whichever calls first"
 
 
 def _promise(objective: Objective) -> str:

@@ -111,4 +111,7 @@ def exported(*kinds: str) -> set[str]:
 
 def recorded() -> set[str]:
     """Names of recorded series that every service with promises has."""
-    return {ATTAINMENT, *(f"{RATIO}{window}" for window in ("5m", "1h", "6h", "3d"))}
+    return {
+        ATTAINMENT,
+        *(f"{RATIO}{window}" for window in ("5m", "30m", "1h", "2h", "6h", "1d", "3d")),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -86,6 +87,46 @@ def run_scenario(folder: Path, service: RedService, scenario: Scenario) -> Verdi
         "tests": [test],
     }
     path = folder / "scenario.yaml"
+    path.write_text(json.dumps(content))
+    return _promtool("test", "rules", path)
+
+
+def tells_value(
+    folder: Path,
+    service: RedService,
+    series: Mapping[str, str],
+    time: str,
+    labels: Mapping[str, str],
+    value: str,
+) -> Verdict:
+    """Whether the text of an alert that fires has this value where the rule has its place.
+
+    `labels` are its `alertname` and what tells it from others of that name.
+    """
+    _write(folder, service, NAMESPACE)
+    chosen = dict(labels)
+    name = chosen.pop("alertname")
+    (rule,) = (
+        rule
+        for group in rule_file(service, namespace=NAMESPACE)["groups"]
+        for rule in group["rules"]
+        if rule.get("alert") == name and chosen.items() <= rule["labels"].items()
+    )
+    place = re.compile(r"\{\{ \$value [^}]*\}\}")
+    told, num_places = place.subn(value, rule["annotations"]["description"])
+    assert num_places == 1
+    common = {"namespace": NAMESPACE, "redservice": service.name}
+    one = {
+        "exp_labels": common | rule["labels"],
+        "exp_annotations": rule["annotations"] | {"description": told},
+    }
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "alert_rule_test": [{"eval_time": time, "alertname": name, "exp_alerts": [one]}],
+    }
+    content = {"rule_files": ["demo.rules.yaml"], "evaluation_interval": "1m", "tests": [test]}
+    path = folder / "text.yaml"
     path.write_text(json.dumps(content))
     return _promtool("test", "rules", path)
 

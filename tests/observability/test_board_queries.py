@@ -99,7 +99,7 @@ def test_budgets_and_burn_rates(tmp_path: Path) -> None:
     series = {
         f'redserve:slo_attainment:ratio{{{OURS}, slo="ttft"}}': "0.995x10",
         f'redserve:slo_attainment:ratio{{{OURS}, slo="available"}}': "0.998x10",
-        f'redserve:slo_errors:ratio_rate5m{{{OURS}, slo="ttft"}}': "0.2x10",
+        f'redserve:slo_errors:ratio_rate1h{{{OURS}, slo="ttft"}}': "0.2x10",
         f'redserve_slo_objective_ratio{{{OURS}, slo="ttft", instance="a"}}': "0.99x10",
         f'redserve_slo_objective_ratio{{{OURS}, slo="ttft", instance="b"}}': "0.99x10",
         f'redserve_slo_objective_ratio{{{OURS}, slo="available", instance="a"}}': "0.999x10",

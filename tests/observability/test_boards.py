@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from redserve.observability.series import duration
+from redserve.observability.slo_rules import BURN_ALERTS
 from tests.observability.boards import (
     FOLDER,
     boards,
@@ -104,6 +106,50 @@ def test_nothing_lies_on_anything(name: str) -> None:
         )
         assert apart, (one, other)
     assert all(place["x"] + place["w"] <= 24 for place in places)
+
+
+def panel_of(board: str, title: str) -> dict[str, Any]:
+    (found,) = (panel for _, panel in panels(BOARDS[board]) if panel["title"] == title)
+    return found
+
+
+def test_burn_rates_are_drawn_over_the_windows_that_are_spoken_of() -> None:
+    panel = panel_of("redserve-service.json", "Burn rate")
+    told = re.findall(r"([0-9.]+) over (\d+[mhd])", panel["description"])
+    drawn = [target["legendFormat"].split()[-1] for target in panel["targets"]]
+    assert [window for _, window in told] == drawn
+    burns = [burn for alert in BURN_ALERTS for burn in alert.burns]
+    assert told == [(f"{burn.factor:g}", duration(burn.long_s)) for burn in burns]
+    assert [step["value"] for step in steps_of(panel)[1:]] == [6.0, 14.4]
+
+
+def steps_of(panel: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    return found
+
+
+def test_a_click_on_a_service_keeps_the_source_and_the_time() -> None:
+    panel = panel_of("redserve-services.json", "Error budget left")
+    (link,) = panel["fieldConfig"]["defaults"]["links"]
+    path, _, query = link["url"].partition("?")
+    assert path == f"/d/{BOARDS['redserve-service.json']['uid']}"
+    words = query.split("&")
+    assert "${__url_time_range}" in words
+    kept = {word.partition("=")[0].removeprefix("var-") for word in words if "=" in word}
+    assert kept == {"datasource", "namespace", "service"}
+    for board in BOARDS.values():
+        assert "datasource" in {one["name"] for one in board["templating"]["list"]}
+
+
+def test_shares_are_shares() -> None:
+    """Seconds per second, stacked to 100 %, would be drawn well and told wrongly."""
+    for board in BOARDS.values():
+        for _, panel in panels(board):
+            custom = panel["fieldConfig"]["defaults"].get("custom", {})
+            assert custom.get("stacking", {}).get("mode") != "percent", panel["title"]
+    panel = panel_of("redserve-service.json", "Shares of the time to first token")
+    assert panel["fieldConfig"]["defaults"]["unit"] == "percentunit"
+    assert all(" / (" in target["expr"] for target in panel["targets"])
 
 
 def test_dashboards_can_be_told_apart() -> None:

@@ -17,8 +17,7 @@ from redserve.local.state import hold
 from redserve.observability import ALERTS, rule_groups, runbook_url
 from redserve.observability.alerts import RUNBOOKS
 from redserve.observability.series import duration
-from redserve.observability.slo_rules import BURN_ALERTS, bad_share
-from redserve.slo import Objective
+from redserve.observability.slo_rules import BURN_ALERTS, burn_limit
 from redserve.spec.manifest import load_manifest
 from redserve.telemetry import metrics
 from tests.observability.healthy import service
@@ -129,13 +128,12 @@ def test_a_service_without_promises_has_system_alerts_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "factor", "share"),
-    [(0.99, 14.4, 0.144), (0.999, 6.0, 0.006), (0.9, 14.4, 0.91), (0.05, 3.0, 0.995)],
+    ("target", "factor", "limit"),
+    [(0.99, 14.4, 14.4), (0.999, 6.0, 6.0), (0.9, 14.4, 9.1), (0.05, 3.0, 0.995 / 0.95)],
 )
-def test_share_of_bad_events(target: float, factor: float, share: float) -> None:
-    objective = Objective("one", "Availability", None, target, 86_400.0)
-    assert bad_share(objective, factor) == pytest.approx(share)
-    assert 1 - target <= bad_share(objective, factor) < 1
+def test_limits_of_burn_rates(target: float, factor: float, limit: float) -> None:
+    assert burn_limit(target, factor) == pytest.approx(limit)
+    assert 1 - target <= burn_limit(target, factor) * (1 - target) < 1
 
 
 def test_a_short_window_is_a_twelfth_of_the_long_one() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.observability.healthy import healthy, of, service, slo, steady
-from tests.observability.promtool import Scenario, run_scenario
+from tests.observability.promtool import Scenario, run_scenario, tells_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,6 +138,24 @@ ALL: Final = {**FAST, **RARE, **SLOW}
 @pytest.mark.parametrize("name", ALL)
 def test_burn(tmp_path: Path, name: str) -> None:
     verdict = run_scenario(tmp_path, service(), ALL[name])
+    assert verdict.ok, verdict.said
+
+
+@pytest.mark.parametrize(
+    ("name", "slo", "good", "bad", "said"),
+    [
+        # What it burns at, not the limit that it is above.
+        (PAGE, "ttft", "0+822x100", "0+178x100", "17.8"),
+        (TICKET, "ttft", "0+984x100", "0+16x100", "1.6"),
+        # A loose promise cannot burn at 14.4.
+        (PAGE, "loose", "0+40x100", "0+960x100", "9.6"),
+    ],
+)
+def test_an_alert_tells_its_burn_rate(
+    tmp_path: Path, name: str, slo: str, good: str, bad: str, said: str
+) -> None:
+    series = healthy(100) | events(slo, good, bad)
+    verdict = tells_value(tmp_path, service(), series, "90m", {"alertname": name, "slo": slo}, said)
     assert verdict.ok, verdict.said
 
 

@@ -37,6 +37,7 @@ def _of(part: str) -> str:
 def first_token_row() -> Row:
     """The row."""
     hidden, exposed = (rate(f"{PART}_sum", _of(part)) for part in (ENCODE_HIDDEN, ENCODE_EXPOSED))
+    whole = rate(f"{PART}_sum")
     return Row(
         "Where the time to first token goes",
         (
@@ -51,8 +52,11 @@ def first_token_row() -> Row:
             lines(
                 "Shares of the time to first token",
                 "The same as shares of the whole.",
-                Look("s", width=12, stacking=StackingMode.PERCENT),
-                *(Query(rate(f"{PART}_sum", _of(part)), _NAMES[part]) for part in PARTS),
+                Look("percentunit", highest=1, width=12, stacking=StackingMode.NORMAL),
+                *(
+                    Query(f"{rate(f'{PART}_sum', _of(part))} / ({whole} > 0)", _NAMES[part])
+                    for part in PARTS
+                ),
             ),
             lines(
                 "Slowest parts",

@@ -27,8 +27,9 @@ _OBJECTIVE: Final = f"max by ({_BY}, slo) (redserve_slo_objective_ratio{{{_OURS}
 _ATTAINED: Final = f"max by ({_BY}, slo) ({ATTAINMENT}{{{_OURS}}})"
 _FIRING: Final = f'ALERTS{{{_OURS}, redservice!="", alertstate="firing"}}'
 _LINK: Final = (
-    "/d/redserve-service?var-namespace=${__field.labels.namespace}"
-    "&var-service=${__field.labels.redservice}"
+    "/d/redserve-service?var-datasource=${datasource}"
+    "&var-namespace=${__field.labels.namespace}"
+    "&var-service=${__field.labels.redservice}&${__url_time_range}"
 )
 
 
@@ -60,7 +61,7 @@ def _promises() -> Row:
             lines(
                 "Burn rate over an hour",
                 "How many times as fast as allowed the budgets are used up; above 14.4 a page "
-                "comes.",
+                "comes, of promises below about 93.7 % sooner (at 90 %: 9.1).",
                 Look("short", limits=((None, "green"), (6.0, "orange"), (14.4, "red"))),
                 Query(f"max by ({_BY}, slo) ({RATIO}1h{{{_OURS}}}) / (1 - {_OBJECTIVE})", _PROMISE),
             ),

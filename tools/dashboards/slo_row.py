@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from redserve.observability.slo_rules import ATTAINMENT, EVENTS, RATIO
+from redserve.observability.series import duration
+from redserve.observability.slo_rules import ATTAINMENT, BURN_ALERTS, EVENTS, RATIO
 from tools.dashboards.panels import Look, Query, figure, lines
 from tools.dashboards.promql import INTERVAL, SERVICE, or_zero, select
 from tools.dashboards.row import Row
@@ -45,8 +46,9 @@ def slo_row() -> Row:
             lines(
                 "Burn rate",
                 "How many times as fast as allowed the budget is used up; at 1 it lasts exactly "
-                "for the window. A page comes when two windows are above 14.4 (1 h and 5 min) or 6 "
-                "(6 h and 30 min), a ticket above 3 (1 d and 2 h) or 1 (3 d and 6 h).",
+                f"for the window. {_calls()} if the last twelfth of that time is above it too. "
+                "Promises below about 93.7 % call sooner, for their budget cannot burn so fast: "
+                "at 90 % the page comes at 9.1.",
                 Look("short", width=12, limits=((None, "green"), (6.0, "orange"), (14.4, "red"))),
                 *(Query(burn_rate(window), f"{{{{slo}}}} {window}") for window in _WINDOWS),
             ),
@@ -78,5 +80,16 @@ def slo_row() -> Row:
     )
 
 
-_WINDOWS: Final = ("5m", "1h", "6h", "3d")
+def _calls() -> str:
+    """Such as `A page comes above 14.4 over 1h or 6 over 6h, a ticket ...`."""
+    told = [
+        f"a {alert.severity} comes above "
+        + " or ".join(f"{burn.factor:g} over {duration(burn.long_s)}" for burn in alert.burns)
+        for alert in BURN_ALERTS
+    ]
+    return f"{told[0].capitalize()}, {', '.join(told[1:])},"
+
+
+_WINDOWS: Final = tuple(duration(burn.long_s) for alert in BURN_ALERTS for burn in alert.burns)
+"""What alerts look at first."""
 _FIRING: Final = select("ALERTS", 'alertstate="firing"', of=SERVICE)
