@@ -42,7 +42,7 @@ def objectives_of(slos: Sequence[ServiceLevelObjective]) -> tuple[Objective, ...
 
 
 def _threshold_s(slo: ServiceLevelObjective) -> float | None:
-    """None for Availability, which has no use for one."""
-    if slo.indicator == "Availability" or slo.threshold_milliseconds is None:
+    """None for Availability, which has none."""
+    if slo.threshold_milliseconds is None:
         return None
     return slo.threshold_milliseconds / 1000

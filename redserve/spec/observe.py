@@ -57,6 +57,13 @@ class ServiceLevelObjective(Spec):
             cel="self.indicator == 'Availability' || has(self.thresholdMilliseconds)",
             field="thresholdMilliseconds",
         ),
+        Rule(
+            "thresholdMilliseconds must not be given for Availability, which knows no late answers; "
+            "RequestLatency does",
+            lambda self: self.indicator != "Availability" or self.threshold_milliseconds is None,
+            cel="self.indicator != 'Availability' || !has(self.thresholdMilliseconds)",
+            field="thresholdMilliseconds",
+        ),
     )
 
     name: str = Field(

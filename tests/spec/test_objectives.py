@@ -26,7 +26,7 @@ def test_numbers_of_a_promise() -> None:
 
 
 def test_a_deadline_is_fair_that_leaves_time_for_the_shortest_promise_of_a_request() -> None:
-    up = {"name": "up", "indicator": "Availability", "thresholdMilliseconds": 7}
+    up = {"name": "up", "indicator": "Availability"}
     pace = {"name": "pace", "indicator": "TimePerOutputToken", "thresholdMilliseconds": 50}
     encode = {"name": "encode", "indicator": "EncodeLatency", "thresholdMilliseconds": 300}
     slow = {"name": "slow", "indicator": "RequestLatency", "thresholdMilliseconds": 9000}

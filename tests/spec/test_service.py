@@ -82,6 +82,10 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"model": {"uri": "hf://a/b", "cache": {}}}, "exactly one of persistentVolumeClaim"),
     ({"transport": {"type": "RDMA"}}, "transport.rdma is required"),
     ({"slos": [{"name": "a", "indicator": "RequestLatency"}]}, "thresholdMilliseconds is required"),
+    (
+        {"slos": [{"name": "a", "indicator": "Availability", "thresholdMilliseconds": 7}]},
+        "thresholdMilliseconds must not be given for Availability",
+    ),
     ({"llm": {"kvCacheSize": "1Gi", "memoryPercent": 50}}, "only one of kvCacheSize"),
     ({"llm": {"minChunk": 64, "tokenBudget": 32}}, "minChunk must not exceed"),
     ({"encoder": {"batchRows": 8, "idleBatchRows": 9}}, "idleBatchRows must not exceed"),
