@@ -85,7 +85,8 @@ class Ended:
         deadline_s: The deadline that the client set; None if it set none.
         first_token_s, last_token_s: When tokens left; None if none did.
         num_tokens: Tokens that left.
-        items: Those that were sent to encoders; what the prefix cache covers is not.
+        items: Those that were sent to encoders; what the prefix cache covers is not. Whoever
+            keeps books leaves out those that were judged when they were published.
     """
 
     end: End

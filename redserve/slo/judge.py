@@ -7,6 +7,10 @@
     RequestLatency       request          COMPLETE in time        late; not complete, not excused
     EncodeLatency        dispatched item  published in time, cached   late; failed; not excused
 
+A first token and a published item are judged when they leave (`judge_first_token`, `judge_item`),
+all else when the request ends: only then is it known whether a wait is excused. What was judged
+stays, however the request ends.
+
 Excused, and no event at all: what had not yet waited longer than the threshold when the client
 left, and what the client's own deadline ended before the threshold. REFUSED is never an event.
 """
@@ -28,7 +32,7 @@ NO_EVENT: Final = Tally()
 
 
 def judge(objective: Objective, ended: Ended) -> Tally:
-    """The events of one request that has ended; one at most, but for EncodeLatency."""
+    """All events of one request that has ended; one at most, but for EncodeLatency."""
     if ended.end is End.REFUSED:
         return NO_EVENT
     if objective.indicator == "Availability":
@@ -47,6 +51,24 @@ def judge(objective: Objective, ended: Ended) -> Tally:
     return sum((_encoded(ended, item, threshold_s) for item in ended.items), NO_EVENT)
 
 
+def judge_first_token(objective: Objective, waited_s: float) -> Tally:
+    """The event of a first token that leaves `waited_s` after its request came in."""
+    if objective.indicator != "TimeToFirstToken" or objective.threshold_s is None:
+        return NO_EVENT
+    return _in_time(waited_s, objective.threshold_s)
+
+
+def judge_item(objective: Objective, item: EndedItem) -> Tally:
+    """The event of an item that is published, or answered from a cache."""
+    if objective.indicator != "EncodeLatency" or objective.threshold_s is None:
+        return NO_EVENT
+    return GOOD if item.end is ItemEnd.CACHED else _in_time(item.waited_s, objective.threshold_s)
+
+
+def _in_time(waited_s: float, threshold_s: float) -> Tally:
+    return GOOD if waited_s <= threshold_s else BAD
+
+
 def _available(ended: Ended, fair_deadline_s: float) -> Tally:
     match ended.end:
         case End.COMPLETE:
@@ -61,7 +83,7 @@ def _available(ended: Ended, fair_deadline_s: float) -> Tally:
 def _reached(ended: Ended, reached_s: float | None, threshold_s: float) -> Tally:
     """Something that should have happened by the threshold, and when it did."""
     if reached_s is not None:
-        return GOOD if reached_s <= threshold_s else BAD
+        return _in_time(reached_s, threshold_s)
     match ended.end:
         case End.COMPLETE:
             return NO_EVENT  # an answer without a single token
@@ -98,7 +120,7 @@ def _encoded(ended: Ended, item: EndedItem, threshold_s: float) -> Tally:
         case ItemEnd.CACHED:
             return GOOD
         case ItemEnd.PUBLISHED:
-            return GOOD if item.waited_s <= threshold_s else BAD
+            return _in_time(item.waited_s, threshold_s)
         case ItemEnd.FAILED:
             return BAD
     if item.waited_s > threshold_s or ended.end is End.FAILED:

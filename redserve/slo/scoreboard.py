@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from redserve.slo.judge import NO_EVENT, judge
+from redserve.slo.judge import NO_EVENT, judge, judge_first_token, judge_item
 from redserve.slo.tally import Tally
 from redserve.slo.windows import SlidingSums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from redserve.slo.ended import Ended
+    from redserve.slo.ended import Ended, EndedItem
     from redserve.slo.objective import Objective
 
 WINDOWS_S: Final = (60.0, 300.0, 3600.0)
@@ -24,7 +24,7 @@ NUM_COARSE_BUCKETS: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Events that one request brought for one objective; at least one."""
+    """Events that something brought for one objective; at least one."""
 
     objective: Objective
     tally: Tally
@@ -81,7 +81,7 @@ class _Record:
 
 
 class Scoreboard:
-    """Judges requests that end, and remembers."""
+    """Judges what happens to requests when it happens, and remembers."""
 
     def __init__(self, objectives: Iterable[Objective]) -> None:
         self._records = tuple(_Record(objective) for objective in objectives)
@@ -91,11 +91,32 @@ class Scoreboard:
         """What is promised."""
         return tuple(record.objective for record in self._records)
 
+    def note_first_token(self, now_s: float, waited_s: float) -> tuple[Verdict, ...]:
+        """The first token of a request leaves at `now_s`; returns what that counts, as `note`."""
+        return self._note(now_s, lambda objective: judge_first_token(objective, waited_s))
+
+    def note_item(self, now_s: float, item: EndedItem) -> tuple[Verdict, ...]:
+        """An item is published at `now_s`; returns what that counts, as `note`."""
+        return self._note(now_s, lambda objective: judge_item(objective, item))
+
     def note(self, now_s: float, ended: Ended) -> tuple[Verdict, ...]:
-        """A request ended at `now_s`; returns what it counts, per objective that it concerns."""
+        """A request ended at `now_s`; returns what that counts, per objective that it concerns.
+
+        Its first token, if there was one, has been noted, and so have the items of which `ended`
+        does not tell.
+        """
+
+        def judged(objective: Objective) -> Tally:
+            if objective.indicator == "TimeToFirstToken" and ended.first_token_s is not None:
+                return NO_EVENT
+            return judge(objective, ended)
+
+        return self._note(now_s, judged)
+
+    def _note(self, now_s: float, judged: Callable[[Objective], Tally]) -> tuple[Verdict, ...]:
         verdicts = []
         for record in self._records:
-            tally = judge(record.objective, ended)
+            tally = judged(record.objective)
             if tally != NO_EVENT:
                 record.add(now_s, tally)
                 verdicts.append(Verdict(record.objective, tally))

@@ -59,11 +59,13 @@ class Traffic:
         """Tokens left."""
         self._tokens.add(now_s, num_tokens)
 
+    def note_first_token(self, now_s: float, waited_s: float) -> None:
+        """The first token of a request left, `waited_s` after it came in."""
+        self._ttft.add(now_s, waited_s)
+
     def note(self, now_s: float, ended: Ended) -> None:
-        """A request ended at `now_s`."""
+        """A request ended at `now_s`; its first token, if there was one, has been noted."""
         self._ended.add(now_s, 1, int(ended.end is End.FAILED))
-        if ended.first_token_s is not None:
-            self._ttft.add(now_s, ended.first_token_s)
         if ended.end is not End.COMPLETE:
             return
         self._duration.add(now_s, ended.duration_s)

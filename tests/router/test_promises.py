@@ -240,6 +240,62 @@ async def test_the_deadline_of_the_service_is_always_its_own_fault():
         assert events(c) == {**BROKEN, "encodelatency": BAD}
 
 
+async def until_events(c: Cluster, expected: dict[str, tuple[int, int]]) -> None:
+    async with asyncio.timeout(20):
+        while events(c) != expected:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("threshold_s", "verdict"), [(NEVER_LATE_S, GOOD), (ALWAYS_LATE_S, BAD)], ids=["good", "bad"]
+)
+async def test_what_is_known_is_told_while_the_request_goes_on(
+    threshold_s: float, verdict: tuple[int, int]
+):
+    async with with_promises(threshold_s) as c:
+        go_on = {0: asyncio.Event(), 1: asyncio.Event()}
+
+        async def wait(n: int, _context: Any) -> None:
+            if n in go_on:
+                await go_on[n].wait()
+
+        c.llms[0].before_token = wait
+        asking = asyncio.create_task(c.ask(question("what", picture("red"))))
+        await until_events(c, {"encodelatency": verdict})
+        go_on[0].set()
+        await until_events(c, {"encodelatency": verdict, "timetofirsttoken": verdict})
+        first = "redserve_time_to_first_token_seconds_count"
+        assert c.router.registry.get_sample_value(first) == 1
+        assert ended(c) == 0
+        go_on[1].set()
+        await asking
+        assert events(c) == {**dict.fromkeys(NAMES, verdict), "availability": GOOD}
+        assert c.router.registry.get_sample_value(first) == 1
+
+
+async def test_an_item_that_is_needed_again_is_one_event():
+    async with with_promises() as c:
+        c.llms[0].ask_again = (0,)
+        await c.ask(question("what", picture("red"), picture("blue")))
+        assert events(c) == {**dict.fromkeys(NAMES, GOOD), "encodelatency": (2, 0)}
+
+
+async def test_a_request_that_goes_on_elsewhere_has_one_first_token():
+    async with with_promises(num_llms=2) as c:
+        lost: list[int] = []
+
+        async def once(n: int, context: Any) -> None:
+            if n == 2 and not lost:
+                lost.append(n)
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "as told by the test")
+
+        for llm in c.llms:
+            llm.before_token = once
+        await c.ask(question("what", picture("red")))
+        assert lost
+        assert events(c) == dict.fromkeys(NAMES, GOOD)
+
+
 async def test_latencies_are_those_of_complete_answers():
     async with with_promises() as c:
         await c.ask(question("what", picture("red")))

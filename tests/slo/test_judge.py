@@ -17,6 +17,7 @@ from redserve.slo import (
     Indicator,
     ItemEnd,
     Objective,
+    Scoreboard,
     Tally,
     end_of,
     judge,
@@ -173,6 +174,33 @@ def test_a_request_is_one_event_at_most_and_an_item_too(indicator: Indicator, en
     assert tally.good + tally.bad <= most
     if end.end is End.REFUSED:
         assert tally == NONE
+
+
+@given(ends())
+def test_what_is_judged_as_it_happens_is_judged_once(end: Ended):
+    """Books that are kept while a request runs are those of its end."""
+    board = Scoreboard([objective(indicator) for indicator in INDICATORS])
+    if end.first_token_s is not None:
+        board.note_first_token(end.first_token_s, end.first_token_s)
+    waiting = []
+    for item in end.items:
+        if item.end in (ItemEnd.PUBLISHED, ItemEnd.CACHED):
+            board.note_item(end.duration_s, item)
+        else:
+            waiting.append(item)
+    board.note(end.duration_s, replace(end, items=tuple(waiting)))
+    # What a request brought before it turned out to be wrong is not taken back.
+    seen = end if end.end is not End.REFUSED else replace(end, end=End.LEFT, duration_s=0.0)
+    for standing in board.standings(end.duration_s):
+        tally, indicator = standing.since_start, standing.objective.indicator
+        if end.end is not End.REFUSED:
+            assert tally == judge(standing.objective, end)
+        elif indicator == "TimeToFirstToken":
+            assert tally == judge(standing.objective, seen)
+        elif indicator == "EncodeLatency":
+            assert tally.good + tally.bad == len(end.items) - len(waiting)
+        else:
+            assert tally == NONE
 
 
 @given(st.sampled_from(INDICATORS), ends(), st.floats(0.1, 100.0), st.floats(0.1, 100.0))

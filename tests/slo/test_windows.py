@@ -88,6 +88,8 @@ def test_standings_over_every_window():
         (3700.0, Ended(End.FAILED, 0.1)),
         (3980.0, Ended(End.LEFT, 0.1)),
     ):
+        if end.first_token_s is not None:
+            assert board.note_first_token(at_s, end.first_token_s)
         verdicts = board.note(at_s, end)
         assert bool(verdicts) == (end.end is not End.LEFT)
     up, fast = board.standings(4000.0)
@@ -119,8 +121,10 @@ def test_traffic_is_a_rate_over_what_was_seen():
     traffic = Traffic(100.0)
     for second in range(100, 110):
         traffic.note_tokens(second + 0.5, 30)
+        traffic.note_first_token(second + 0.5, 0.5)
         traffic.note(second + 0.5, Ended(End.COMPLETE, 2.0, None, 0.5, 1.5, 11))
     traffic.note(110.0, Ended(End.FAILED, 9.0))
+    traffic.note_first_token(110.0, 0.25)
     traffic.note(110.0, Ended(End.LEFT, 9.0, None, 0.25, 0.25, 1))
     figures = traffic.figures(110.0)
     assert figures.requests_per_s == pytest.approx(1.2)

@@ -10,7 +10,7 @@ from redserve.telemetry.clock import now_ns
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from redserve.slo import Ended, Objective, Standing, TrafficFigures
+    from redserve.slo import Ended, EndedItem, Objective, Standing, TrafficFigures, Verdict
     from redserve.telemetry.metrics import RouterMetrics
 
 
@@ -51,11 +51,24 @@ class Ledger:
         """Tokens leave now."""
         self._traffic.note_tokens(self._now_s(), num_tokens)
 
+    def note_first_token(self, waited_s: float) -> None:
+        """The first token of a request leaves now: it is judged, counted and remembered."""
+        now_s = self._now_s()
+        self._traffic.note_first_token(now_s, waited_s)
+        self._count(self._board.note_first_token(now_s, waited_s))
+
+    def note_item(self, item: EndedItem) -> None:
+        """An item is published now: it is judged and counted."""
+        self._count(self._board.note_item(self._now_s(), item))
+
     def note(self, ended: Ended) -> None:
-        """A request ends now: it is judged, counted and remembered."""
+        """A request ends now: the rest of it is judged, counted and remembered."""
         now_s = self._now_s()
         self._traffic.note(now_s, ended)
-        for verdict in self._board.note(now_s, ended):
+        self._count(self._board.note(now_s, ended))
+
+    def _count(self, verdicts: Iterable[Verdict]) -> None:
+        for verdict in verdicts:
             name, tally = verdict.objective.name, verdict.tally
             self._events.labels(name, "good").inc(tally.good)
             self._events.labels(name, "bad").inc(tally.bad)

@@ -1,4 +1,8 @@
-"""What is written down of a request when it ends: metrics, promises, timeline, span, log line."""
+"""What is written down of a request: metrics, promises, timeline, span, log line.
+
+Promises hear of a first token when it leaves and of an item when it is published: a request may
+go on for minutes. All else is written when the request ends.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from redserve.telemetry.log import get_logger
 from redserve.telemetry.transport_times import transport_times
 from redserve.telemetry.words import OK
 from redserve_router.dispatch.item_state import Outcome
-from redserve_router.dispatch.reckoning import reckon
+from redserve_router.dispatch.reckoning import reckon, reckon_item
 from redserve_router.dispatch.spans import end_span
 
 if TYPE_CHECKING:
@@ -18,10 +22,25 @@ if TYPE_CHECKING:
     from redserve.slo import Ended
     from redserve.telemetry.metrics import RouterMetrics
     from redserve.telemetry.timeline import Timeline
+    from redserve_router.dispatch.item_state import ItemState
     from redserve_router.dispatch.life import RequestLife
     from redserve_router.dispatch.services import RouterServices
 
 log = get_logger()
+
+
+def note_first_token(life: RequestLife, services: RouterServices) -> None:
+    """The first token of a request leaves now; once per request."""
+    waited_s = (life.last_token_ns - life.received_ns) / 1e9
+    services.ledger.note_first_token(waited_s)
+    services.metrics.ttft.observe(waited_s, _exemplar(life))
+
+
+def note_item(state: ItemState, services: RouterServices) -> None:
+    """An item has been published; again is no second event."""
+    if not state.is_judged:
+        state.is_judged = True
+        services.ledger.note_item(reckon_item(state, state.ended_ns))
 
 
 def close_accounts(
@@ -39,7 +58,8 @@ def close_accounts(
     reckoned = reckon(life, timeline, code)
     services.ledger.note(reckoned)
     _count(life, services.metrics, code)
-    _measure(life, services.metrics, reckoned, timeline if error is None else None)
+    if error is None:
+        _measure(life, services.metrics, reckoned, timeline)
     if life.num_prompt_tokens:
         services.timelines.keep(timeline)
     end_span(life, services, timeline, error)
@@ -58,21 +78,10 @@ def _count(life: RequestLife, metrics: RouterMetrics, code: str) -> None:
 
 
 def _measure(
-    life: RequestLife, metrics: RouterMetrics, reckoned: Ended, answered: Timeline | None
+    life: RequestLife, metrics: RouterMetrics, reckoned: Ended, answered: Timeline
 ) -> None:
-    """Latencies; a request that is traced leads from their buckets to its trace.
-
-    Args:
-        life: The request.
-        metrics: Where they go.
-        reckoned: What promises are judged by.
-        answered: Its timeline if it ended well.
-    """
-    exemplar = {"trace_id": life.span.context.trace_id} if life.span.recording else None
-    if reckoned.first_token_s is not None:
-        metrics.ttft.observe(reckoned.first_token_s, exemplar)
-    if answered is None:
-        return
+    """Latencies of a whole answer."""
+    exemplar = _exemplar(life)
     metrics.duration.observe(reckoned.duration_s, exemplar)
     if reckoned.time_per_output_token_s is not None:
         metrics.tpot.observe(reckoned.time_per_output_token_s, exemplar)
@@ -83,6 +92,11 @@ def _measure(
     for item in transport_times(answered.bars):
         metrics.transport_item.labels("exposed").observe(item.exposed_ns / 1e9)
         metrics.transport_item.labels("hidden").observe(item.hidden_ns / 1e9)
+
+
+def _exemplar(life: RequestLife) -> dict[str, str] | None:
+    """A request that is traced leads from the buckets of its latencies to its trace."""
+    return {"trace_id": life.span.context.trace_id} if life.span.recording else None
 
 
 def _log(

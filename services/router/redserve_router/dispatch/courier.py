@@ -13,6 +13,7 @@ from redserve.telemetry.log import get_logger
 from redserve.telemetry.tracing import Origin, running
 from redserve.telemetry.words import CONTENT_MISSING, NEEDED_AGAIN
 from redserve_router.clients.encoder import EncodeCall, Errand, Published
+from redserve_router.dispatch.accounts import note_item
 from redserve_router.dispatch.retry_policy import backoff_s, may_try_again
 from redserve_router.dispatch.spans import call_span
 
@@ -77,6 +78,7 @@ class ItemCourier:
     ) -> None:
         self._destination = destination
         self._items = items
+        self._services = services
         self._pools = services.pools
         self._encoder_grace_s = services.limits.encoder_grace_s
         self._metrics = services.metrics
@@ -255,6 +257,7 @@ class ItemCourier:
         if isinstance(outcome, Published):
             if errand.attempt == state.attempt:
                 state.arrived(cached=outcome.cached)
+                note_item(state, self._services)
             self._timeline.extend(outcome.bars)
             return
         if self._over or errand.attempt != state.attempt:

@@ -40,6 +40,8 @@ class ItemState:
         num_lost: How often the LLM replica could not get what was published; the same.
         failures: Failures by reason, those of connections left out.
         last_error: The last of either kind.
+        is_judged: Whether promises have heard of it. That is once, when it is first published: an
+            item that is needed again is no second event.
     """
 
     item: Item
@@ -53,6 +55,7 @@ class ItemState:
     num_lost: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     last_error: RedServeError | None = None
+    is_judged: bool = False
 
     @property
     def index(self) -> int:

@@ -13,6 +13,7 @@ from redserve.telemetry.log import get_logger
 from redserve.telemetry.tracing import Origin
 from redserve_router.answer import Finished, NewTokens, Progress, Started
 from redserve_router.clients.llm import SequenceFinished
+from redserve_router.dispatch.accounts import note_first_token
 from redserve_router.dispatch.courier import Destination, ItemCourier
 from redserve_router.dispatch.generation import Generation, LlmLost
 from redserve_router.dispatch.item_state import ItemState
@@ -252,6 +253,7 @@ class RequestLife:
             self.last_token_ns = now_ns()
             if not self.made:
                 self._timeline.first_token_ns = self.last_token_ns
+                note_first_token(self, self._services)
             self._services.ledger.note_tokens(len(event.tokens))
         self.made.extend(token.token_id for token in event.tokens)
         self._send(event)

@@ -47,13 +47,19 @@ def reckon(life: RequestLife, timeline: Timeline, code: str) -> Ended:
         last_token_s=since_arrival_s(life.last_token_ns),
         num_tokens=len(life.made),
         items=tuple(
-            _reckon_item(state, timeline.finished_ns)
-            for state in life.items
-            if state.dispatched_ns and state.outcome is not Outcome.PREFIX_COVERED
+            reckon_item(state, timeline.finished_ns) for state in life.items if _is_open(state)
         ),
     )
 
 
-def _reckon_item(state: ItemState, finished_ns: int) -> EndedItem:
-    end_ns = state.ended_ns or finished_ns
+def reckon_item(state: ItemState, until_ns: int) -> EndedItem:
+    """What promises are judged by: an item that has ended, or waited until `until_ns`."""
+    end_ns = state.ended_ns or until_ns
     return EndedItem(_ITEM_ENDS[state.outcome], (end_ns - state.dispatched_ns) / 1e9)
+
+
+def _is_open(state: ItemState) -> bool:
+    """Whether the end of its request is what decides on it."""
+    if state.is_judged or not state.dispatched_ns:
+        return False
+    return state.outcome is not Outcome.PREFIX_COVERED
