@@ -30,7 +30,7 @@ from opentelemetry.trace import (
 )
 
 from redserve import __version__
-from redserve.errors import ConfigError
+from redserve.errors import ALL_ERRORS, ConfigError
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.timeline import ABORTED
 from redserve.telemetry.tracing import CANCELLED, ERROR_TYPE, NOWHERE, PassedSpan, TraceContext
@@ -58,6 +58,8 @@ _KINDS: Final = {
     "server": SpanKind.SERVER,
     "client": SpanKind.CLIENT,
 }
+_BLAMELESS: Final = frozenset(kind.reason for kind in ALL_ERRORS if kind.http_status < 500)
+"""By OpenTelemetry's conventions a server that says 4xx has done its work: no status Error."""
 _CHATTY: Final = "opentelemetry"
 """Logger that tells of every batch and every span that is lost, of which we tell the first, and
 quotes what it does not like of a client's headers."""
@@ -126,7 +128,7 @@ class OtlpTracing:
         )
         if not made.is_recording():
             return PassedSpan(_trace_context(made.get_span_context()))
-        return _RecordedSpan(made, self._tracer)
+        return _RecordedSpan(made, self._tracer, kind)
 
     def close(self, timeout_s: float) -> None:
         """See `Tracing`."""
@@ -145,11 +147,12 @@ class OtlpTracing:
 class _RecordedSpan:
     """A span that will be exported."""
 
-    __slots__ = ("_span", "_tracer", "context")
+    __slots__ = ("_blameless", "_span", "_tracer", "context")
 
     recording: Final = True
 
-    def __init__(self, span: trace.Span, tracer: trace.Tracer) -> None:
+    def __init__(self, span: trace.Span, tracer: trace.Tracer, kind: Kind) -> None:
+        self._blameless = _BLAMELESS if kind == "server" else frozenset((CANCELLED,))
         self._span = span
         self._tracer = tracer
         self.context = _trace_context(span.get_span_context())
@@ -170,7 +173,7 @@ class _RecordedSpan:
             attributes=attributes,
             start_time=start_ns,
         )
-        return _RecordedSpan(made, self._tracer)
+        return _RecordedSpan(made, self._tracer, kind)
 
     def set(self, attributes: Mapping[str, Attribute]) -> None:
         """See `Span`."""
@@ -206,7 +209,7 @@ class _RecordedSpan:
         if not self._span.is_recording():
             return
         self._span.set_attribute(ERROR_TYPE, reason)
-        if reason != CANCELLED:
+        if reason not in self._blameless:
             # Without the sentence: it may quote what the client sent.
             self._span.set_status(Status(StatusCode.ERROR))
 

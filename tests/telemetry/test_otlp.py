@@ -106,6 +106,25 @@ def test_what_ends_by_an_error_says_so(receiver: Receiver):
     assert not found["well"].is_error
 
 
+def test_what_a_client_did_wrong_is_no_error_of_the_server(receiver: Receiver):
+    tracing = tracing_of(receiver.endpoint)
+    mistakes = {"INVALID_ARGUMENT", "MODEL_NOT_FOUND", "CONTEXT_TOO_LONG", "OVERLOADED"}
+    ours = {"UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED", "CONTENT_MISSING"}
+    for reason in mistakes | ours:
+        server = tracing.span(f"server {reason}", 1)
+        call = server.child(f"call {reason}", 1, kind="client")
+        for span in (call, server):
+            span.fail(reason)
+            span.end(2)
+    tracing.close(PATIENCE_S)
+    found = received(receiver, 16)
+    assert {n for n, span in found.items() if span.is_error} == {
+        *(f"server {reason}" for reason in ours),
+        *(f"call {reason}" for reason in mistakes | ours),
+    }
+    assert all(name.endswith(span.attributes["error.type"]) for name, span in found.items())
+
+
 @pytest.mark.parametrize("percent", [0.0, 100.0])
 def test_a_client_that_traces_decides_itself(receiver: Receiver, percent: float):
     tracing = tracing_of(receiver.endpoint, percent)
