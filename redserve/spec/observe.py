@@ -58,8 +58,8 @@ class ServiceLevelObjective(Spec):
             field="thresholdMilliseconds",
         ),
         Rule(
-            "thresholdMilliseconds must not be given for Availability, which knows no late answers; "
-            "RequestLatency does",
+            "thresholdMilliseconds must not be given for Availability, which knows no late "
+            "answers; RequestLatency does",
             lambda self: self.indicator != "Availability" or self.threshold_milliseconds is None,
             cel="self.indicator != 'Availability' || !has(self.thresholdMilliseconds)",
             field="thresholdMilliseconds",
