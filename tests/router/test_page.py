@@ -75,6 +75,8 @@ async def test_facts_tell_of_the_service_and_not_of_others():
         assert facts["model"] == "tiny"
         assert facts["why_not_ready"] is None
         assert facts["max_images"] == 3
+        assert facts["max_image_bytes"] == 20 * 1024 * 1024
+        assert facts["max_request_bytes"] == 64 * 1024 * 1024
         assert facts["pools"] == [
             {"name": "encoder", "num_serving": 2, "num_known": 2},
             {"name": "llm", "num_serving": 1, "num_known": 1},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from redserve_router.http.app import HttpDoor
 from redserve_router.http.page.facts import page_facts
 from redserve_router.http.page.playground import Playground
 from redserve_router.http.server import HttpServer
+from redserve_router.http.visitors import OwnHosts
 from redserve_router.ledger import Ledger
 from redserve_router.limits import Limits
 from redserve_router.media.addresses import system_resolver
@@ -82,7 +84,7 @@ class Router:
         metrics = RouterMetrics(self.registry)
         metrics.model_info.labels(model_name).set(1)
         limits = Limits.from_settings(settings)
-        policy = MediaPolicy.from_settings(settings)
+        policy = self._policy = MediaPolicy.from_settings(settings)
         self.pools = ReplicaPools(
             () if settings.encoder_service else settings.encoder_addresses,
             () if settings.llm_service else settings.llm_addresses,
@@ -147,6 +149,10 @@ class Router:
             max_request_bytes=settings.max_request_bytes,
             refusals=refusals,
             playground=Playground(self._page_facts) if settings.playground else None,
+            # In a cluster it is asked for by names that an ingress or a tunnel gives it.
+            own_hosts=None
+            if self._discovery is not None
+            else OwnHosts(settings.http_host, socket.gethostname()),
         )
         self._http = HttpServer(door.app(), settings.http_host, settings.http_port)
         self._stop_metrics: Callable[[], None] | None = None
@@ -207,7 +213,7 @@ class Router:
         return page_facts(
             overview(self.dispatcher, self._services),
             why_not_ready=self.why_not_ready(),
-            max_images=self._settings.max_images,
+            policy=self._policy,
         )
 
     def _tell_readiness(self) -> None:

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from redserve.errors import ModelNotFound, RedServeError
 from redserve_router.http.chat import ChatEndpoint
 from redserve_router.http.errors import on_bug, on_http_exception, on_redserve_error
+from redserve_router.http.visitors import Visitors
 from redserve_router.validate import is_request_id
 
 if TYPE_CHECKING:
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
     from starlette.requests import Request
-    from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from redserve_router.dispatch.dispatcher import Dispatcher
     from redserve_router.http.page.playground import Playground
+    from redserve_router.http.visitors import OwnHosts
     from redserve_router.refusals import Refusals
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -50,6 +51,7 @@ class HttpDoor:
         max_request_bytes: Of all pictures of a request together.
         refusals: Takes note of bodies that are no request.
         playground: The page for people; None serves none.
+        own_hosts: Under which names browsers may ask for it; None allows any.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class HttpDoor:
         max_request_bytes: int,
         refusals: Refusals,
         playground: Playground | None = None,
+        own_hosts: OwnHosts | None = None,
     ) -> None:
         self._model_name = model_name
         self._registry = registry
         self._why_not_ready = why_not_ready
         self._playground = playground
+        self._own_hosts = own_hosts
         self._created = int(time.time())
         # base64 makes three bytes four.
         max_body_bytes = max_request_bytes * 4 // 3 + BODY_OVERHEAD_BYTES
@@ -75,21 +79,22 @@ class HttpDoor:
 
     def app(self) -> ASGIApp:
         """The application, with request ids around everything."""
-        routes: list[BaseRoute] = [
+        routes = [
             Route("/v1/chat/completions", self._chat_completions, methods=["POST"]),
             Route("/v1/models", self._models, methods=["GET"]),
             Route("/v1/models/{name:path}", self._model, methods=["GET"]),
             Route("/health", self._health, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
         ]
-        if self._playground is not None:
-            routes += self._playground.routes()
+        page = [] if self._playground is None else self._playground.routes()
         handlers: dict[Any, Any] = {
             RedServeError: on_redserve_error,
             HTTPException: on_http_exception,
             Exception: on_bug,
         }
-        return RequestIds(Starlette(routes=routes, exception_handlers=handlers))
+        inner = Starlette(routes=[*routes, *page], exception_handlers=handlers)
+        page_paths = [route.path for route in page]
+        return RequestIds(Visitors(inner, own_hosts=self._own_hosts, page_paths=page_paths))
 
     async def _chat_completions(self, request: Request) -> Response:
         return await self._chat(request)

@@ -21,6 +21,7 @@ DEFAULT_RETRY_AFTER_S = 1.0
 
 _TYPES = {
     400: "invalid_request_error",
+    403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
     413: "invalid_request_error",
@@ -49,6 +50,11 @@ def too_large(limit_bytes: int) -> Response:
     """The body is larger than the router takes."""
     message = f"the request body has more than {limit_bytes} bytes"
     return _response(413, _object(message, 413, None, "request_too_large"), {"Connection": "close"})
+
+
+def forbidden(message: str, code: str) -> Response:
+    """What came may not be asked for from where it came."""
+    return _response(403, _object(message, 403, None, code), {})
 
 
 async def on_redserve_error(_request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redserve.wire.overview import Latency, Overview, SloStatus
+    from redserve_router.media.policy import MediaPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class PageFacts:
         model: Served name.
         why_not_ready: A sentence, or None when requests can be answered.
         max_images: Most pictures of one request.
+        max_image_bytes: Most bytes of one picture.
+        max_request_bytes: Most bytes of all pictures of one request.
         uptime_s: Since the router started, seconds.
         slos: In the manifest's order.
         requests_per_s: Requests that ended, however they did.
@@ -41,6 +44,8 @@ class PageFacts:
     model: str
     why_not_ready: str | None
     max_images: int
+    max_image_bytes: int
+    max_request_bytes: int
     uptime_s: float
     slos: tuple[SloStatus, ...]
     requests_per_s: float
@@ -56,14 +61,16 @@ class PageFacts:
         return asdict(self)
 
 
-def page_facts(overview: Overview, *, why_not_ready: str | None, max_images: int) -> PageFacts:
+def page_facts(overview: Overview, *, why_not_ready: str | None, policy: MediaPolicy) -> PageFacts:
     """The part of an overview that everybody may see who may ask."""
     known = Counter(replica.pool for replica in overview.replicas)
     serving = Counter(replica.pool for replica in overview.replicas if replica.serving)
     return PageFacts(
         model=overview.model,
         why_not_ready=why_not_ready,
-        max_images=max_images,
+        max_images=policy.max_images,
+        max_image_bytes=policy.max_image_bytes,
+        max_request_bytes=policy.max_request_bytes,
         uptime_s=overview.uptime_s,
         slos=overview.slos,
         requests_per_s=overview.requests_per_s,

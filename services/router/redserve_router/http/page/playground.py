@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.requests import Request
-    from starlette.routing import BaseRoute
 
     from redserve_router.http.page.facts import PageFacts
 
@@ -56,7 +55,7 @@ class Playground:
             if asset.name.rpartition(".")[2] in MEDIA_TYPES
         }
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[Route]:
         """For the application that it is part of."""
         names = [name for name in self._assets if name != INDEX]
         return [
