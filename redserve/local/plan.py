@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from redserve.local.checks import check_runnable_here
@@ -88,11 +88,16 @@ def plan(service: RedService, machine: Machine, listen: Listen, model_uri: str) 
         playground=True,
     )
     http = service.spec.router.open_ai == "Enabled"
+    http_address = reachable(router.http_host, router.http_port) if http else None
     return LocalPlan(
         service=service,
-        workloads=tuple(workloads_for(service, placement)),
+        workloads=tuple(
+            # HTTP may listen on another address than gRPC, and has the router's metrics.
+            replace(one, metrics_address=http_address) if http and one.role == "router" else one
+            for one in workloads_for(service, placement)
+        ),
         grpc_address=router.place.address,
-        http_address=reachable(router.http_host, router.http_port) if http else None,
+        http_address=http_address,
         playground=serves_playground(service, placement),
         warnings=warnings + shares.warnings,
     )

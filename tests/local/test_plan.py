@@ -72,6 +72,14 @@ def test_without_http_its_port_does_not_matter() -> None:
     assert made.http_address is None
 
 
+def test_metrics_of_a_router_are_where_http_listens() -> None:
+    listen = Listen(http_host="localhost", http_port=0, grpc_host="127.0.0.1", grpc_port=0)
+    made = plan(service(), Machine(2, 0), listen, "file:///m")
+    assert made.http_address is not None
+    assert made.http_address.startswith("localhost:")
+    assert made.workloads[-1].metrics_address == made.http_address
+
+
 def test_without_http_a_router_has_a_port_for_its_metrics() -> None:
     router = {"openAI": "Disabled", "grpc": {"port": 0}}
     made = plan(service(router=router), Machine(2, 0), Listen(grpc_host="0.0.0.0"), "file:///m")
