@@ -53,7 +53,8 @@ class Outcome:
     Attributes:
         index: Its number; numbers rise in the order of sending.
         num_images: Pictures that it had.
-        due_s: When it should have been sent, on the answer's clock.
+        due_s: When it should have been sent, on the answer's clock; in a closed loop, when the one
+            before it had ended.
         timeout_s: Deadline that the client set.
     """
 
@@ -88,6 +89,17 @@ class Outcome:
     def tpot_s(self) -> float | None:
         """Mean time of the tokens after the first piece, seconds; None without one."""
         return self.ended().time_per_output_token_s if self.was_sent else None
+
+    @property
+    def ttft_from_due_s(self) -> float | None:
+        """Time to first token as somebody would see it who asks when it is due, seconds."""
+        first_s = self.answer.first_token_s
+        return None if first_s is None else first_s - min(self.due_s, self.answer.start_s)
+
+    @property
+    def duration_from_due_s(self) -> float:
+        """From when it was due until the end, seconds."""
+        return self.answer.end_s - min(self.due_s, self.answer.start_s)
 
     @property
     def is_in_one_piece(self) -> bool:

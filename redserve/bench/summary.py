@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 UNSEEN: Final = frozenset({"EncodeLatency"})
 """Indicators that no client can see."""
-MAX_LAG_S: Final = 0.05
-"""A client that sends later than this offered less load than it was told to, seconds."""
+MAX_LAG_S: Final = 0.005
+"""A client that sends later than this puts another load on the service than it should, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,24 @@ class Latencies:
         return {
             "ttft_s": self.ttft and self.ttft.to_dict(),
             "tpot_s": self.tpot and self.tpot.to_dict(),
+            "duration_s": self.duration and self.duration.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FromDue:
+    """Latencies from when requests were due, seconds; None without a value.
+
+    They have what the client's lateness hides from those that begin when a request is sent.
+    """
+
+    ttft: Quantiles | None
+    duration: Quantiles | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "ttft_s": self.ttft and self.ttft.to_dict(),
             "duration_s": self.duration and self.duration.to_dict(),
         }
 
@@ -74,7 +92,8 @@ class Summary:
         num_in_one_piece: Whole answers of several tokens that came at once.
         tokens_counted: Whether the service counted them all; else pieces of text were counted
             where it did not.
-        latencies: Of all requests.
+        latencies: Of all requests, from when they were sent.
+        from_due: Of all requests, from when they were due; None in a closed loop.
         by_images: The same by number of pictures, ascending; empty when all have equally many.
         lag: How late the client sent, seconds.
         kept: Promises, in the manifest's order.
@@ -93,6 +112,7 @@ class Summary:
     num_in_one_piece: int
     tokens_counted: bool
     latencies: Latencies
+    from_due: FromDue | None
     by_images: tuple[tuple[int, Latencies], ...]
     lag: Quantiles | None
     kept: tuple[Kept, ...]
@@ -140,14 +160,23 @@ class Summary:
             "num_good": self.num_good,
             "goodput_per_s": self.goodput_per_s,
             "latencies": self.latencies.to_dict(),
+            "latencies_from_due": self.from_due and self.from_due.to_dict(),
             "by_images": {str(count): of.to_dict() for count, of in self.by_images},
             "client_lag_s": self.lag and self.lag.to_dict(),
             "slos": [_kept_to_dict(one) for one in self.kept],
         }
 
 
-def summarize(outcomes: Iterable[Outcome], objectives: Sequence[Objective] = ()) -> Summary:
-    """The figures of a run; the order of its outcomes does not matter."""
+def summarize(
+    outcomes: Iterable[Outcome], objectives: Sequence[Objective] = (), *, open_loop: bool = False
+) -> Summary:
+    """The figures of a run; the order of its outcomes does not matter.
+
+    Args:
+        outcomes: Requests that were due.
+        objectives: What is promised.
+        open_loop: Whether requests were due at times of their own.
+    """
     ordered = sorted(outcomes, key=lambda one: one.index)
     ended = [one for one in ordered if one.was_sent]
     complete = [one for one in ended if one.is_complete]
@@ -167,6 +196,7 @@ def summarize(outcomes: Iterable[Outcome], objectives: Sequence[Objective] = ())
         num_in_one_piece=sum(one.is_in_one_piece for one in complete),
         tokens_counted=all(one.answer.counted for one in complete),
         latencies=_latencies(ended),
+        from_due=_from_due(ended) if open_loop else None,
         by_images=tuple((count, _latencies(group)) for count, group in groups.items())
         if len(groups) > 1
         else (),
@@ -202,6 +232,14 @@ def _latencies(outcomes: Sequence[Outcome]) -> Latencies:
         ttft=quantiles(one.ttft_s for one in outcomes if one.ttft_s is not None),
         tpot=quantiles(one.tpot_s for one in complete if one.tpot_s is not None),
         duration=quantiles(one.duration_s for one in complete),
+    )
+
+
+def _from_due(outcomes: Sequence[Outcome]) -> FromDue:
+    firsts = (one.ttft_from_due_s for one in outcomes)
+    return FromDue(
+        ttft=quantiles(first_s for first_s in firsts if first_s is not None),
+        duration=quantiles(one.duration_from_due_s for one in outcomes if one.is_complete),
     )
 
 

@@ -32,15 +32,16 @@ class Grid:
 
 def grids(summary: Summary) -> Iterator[Grid]:
     """All tables that have something to say."""
-    of = summary.latencies
-    yield Grid(
-        ("latency", *_LATENCY_COLUMNS, "count"),
-        (
-            ("time to first token", *_figures(of.ttft)),
-            ("time per output token", *_figures(of.tpot)),
-            ("whole answer", *_figures(of.duration)),
-        ),
-    )
+    of, from_due = summary.latencies, summary.from_due
+    rows = [
+        ("time to first token", *_figures(of.ttft)),
+        ("time per output token", *_figures(of.tpot)),
+        ("whole answer", *_figures(of.duration)),
+    ]
+    if from_due is not None:
+        rows.insert(1, ("  from when it was due", *_figures(from_due.ttft)))
+        rows.append(("  from when it was due", *_figures(from_due.duration)))
+    yield Grid(("latency", *_LATENCY_COLUMNS, "count"), tuple(rows))
     if summary.kept:
         yield Grid(
             ("SLO", "indicator", "within", "target", "attained"),
@@ -84,9 +85,13 @@ def notes(summary: Summary) -> Iterator[str]:
             "count for no promise"
         )
     if summary.client_was_late and summary.lag is not None:
+        late = f"up to {duration(summary.lag.p99)} (p99; {duration(MAX_LAG_S)} is fine)"
         yield (
-            f"the client sent up to {duration(summary.lag.p99)} late (p99; {duration(MAX_LAG_S)} "
-            "is fine): the load was less than asked for, give it more CPU"
+            f"the client took {late} to send the next request: the load was less than asked for, "
+            "give it more CPU"
+            if summary.from_due is None
+            else f"the client sent late, by {late}: the load was less even or less than asked for, "
+            "and only the rows 'from when it was due' have the wait; give it more CPU"
         )
     num_empty = dict(summary.reasons).get("NO_TOKEN", 0)
     if num_empty:

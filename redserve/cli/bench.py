@@ -71,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     facts = {**options.facts(client.model), "redserve": __version__}
     if interrupted:
         facts["interrupted"] = "yes: what was under way is not counted"
-    summary = summarize(measured.outcomes, options.objectives)
+    open_loop = options.plan.rate_per_s is not None
+    summary = summarize(measured.outcomes, options.objectives, open_loop=open_loop)
     if measured.warm_up_problem is not None:
         print(f"warm-up: {measured.warm_up_problem.message}", file=sys.stderr)
     if arguments.report is not None:
@@ -93,15 +94,22 @@ async def _measure(measured: Run, client: Client) -> None:
 def _check_writable(path: Path | None) -> None:
     """Nobody wants to learn after ten minutes of load that the report has no place.
 
+    Leaves no file behind.
+
     Raises:
         ConfigError: It cannot be written.
     """
-    if path is not None:
-        try:
-            path.open("a").close()
-        except OSError as error:
-            message = f"{path} cannot be written: {error.strerror}"
-            raise ConfigError(message, field="--report") from error
+    if path is None:
+        return
+    try:
+        real = path.resolve()
+        was_there = real.exists()
+        real.open("a").close()
+        if not was_there:
+            real.unlink()
+    except OSError as error:
+        message = f"{path} cannot be written: {error.strerror}"
+        raise ConfigError(message, field="--report") from error
 
 
 def _show(summary: Summary, facts: Mapping[str, str]) -> None:
@@ -130,21 +138,30 @@ def _show(summary: Summary, facts: Mapping[str, str]) -> None:
 
 
 def _to_dict(summary: Summary, outcomes: list[Outcome], facts: Mapping[str, str]) -> dict[str, Any]:
-    begin_s = min((one.answer.start_s for one in outcomes), default=0.0)
+    begin_s = min((one.due_s for one in outcomes), default=0.0)
+    ordered = sorted(outcomes, key=lambda one: one.index)
     return {
         "facts": dict(facts),
         "summary": summary.to_dict(),
-        "requests": [
-            {
-                "index": one.index,
-                "num_images": one.num_images,
-                "sent_s": one.answer.start_s - begin_s if one.was_sent else None,
-                "ttft_s": one.ttft_s,
-                "tpot_s": one.tpot_s,
-                "duration_s": one.duration_s if one.was_sent else None,
-                "num_output_tokens": one.answer.num_tokens,
-                "reason": None if one.answer.problem is None else one.answer.problem.reason,
-            }
-            for one in sorted(outcomes, key=lambda one: one.index)
-        ],
+        "requests": [_request_to_dict(one, begin_s) for one in ordered],
+    }
+
+
+def _request_to_dict(one: Outcome, begin_s: float) -> dict[str, Any]:
+    """Times are seconds since the first request was due; None for what was not sent."""
+    sent = one.was_sent
+    return {
+        "index": one.index,
+        "num_images": one.num_images,
+        "due_s": one.due_s - begin_s,
+        "sent_s": one.answer.start_s - begin_s if sent else None,
+        "lag_s": one.lag_s if sent else None,
+        "ttft_s": one.ttft_s,
+        "ttft_from_due_s": one.ttft_from_due_s,
+        "tpot_s": one.tpot_s,
+        "duration_s": one.duration_s if sent else None,
+        "duration_from_due_s": one.duration_from_due_s if sent else None,
+        "num_output_tokens": one.answer.num_tokens,
+        "num_first_tokens": min(one.answer.num_first, one.answer.num_tokens),
+        "reason": None if one.answer.problem is None else one.answer.problem.reason,
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from redserve.bench.clients.base import Manners
-from redserve.bench.clients.openai_http import HttpClient
+from redserve.bench.clients.openai_http import HttpClient, without_login
 from redserve.bench.clients.router import GrpcClient
 from redserve.bench.numbers import IntRange
 from redserve.bench.pictures import media_type
@@ -87,7 +87,9 @@ class Options:
         drawn = f"drawn, {work.size}, none twice"
         return {
             "model": model,
-            "target": f"{self.url} (OpenAI API)" if self.url else f"{self.address} (gRPC)",
+            "target": f"{without_login(self.url)} (OpenAI API)"
+            if self.url
+            else f"{self.address} (gRPC)",
             "load": f"{plan}, {length}, after {plan.num_warm_up} to warm up",
             "seed": str(work.seed),
             "images per request": str(work.images),

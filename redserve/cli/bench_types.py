@@ -15,9 +15,17 @@ MAX_NUMBER: Final = 86_400.0
 
 def base_url(text: str) -> str:
     """A type for argparse; an address without a path means /v1 below it."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-        raise argparse.ArgumentTypeError(f"{text!r}: write http://HOST:PORT/v1")
+    # What was written is not repeated: it may hold a password.
+    wrong = argparse.ArgumentTypeError("write http://HOST:PORT/v1")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise wrong from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise wrong
+    if parts.query or parts.fragment or not text.isprintable() or " " in text:
+        raise wrong
     return text.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
 
 

@@ -249,6 +249,11 @@ async def test_a_server_that_lists_nothing():
         await ask(server)
 
 
+def test_no_address():
+    with pytest.raises(ConfigError, match="--url: no address"):
+        HttpClient("http://[::1/v1", Manners())
+
+
 def test_without_httpx(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(ConfigError, match=r"install redserve\[router\]"):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from redserve.bench.outcome import Problem
 from redserve.bench.quantiles import nearest_rank, quantiles
 from redserve.bench.summary import is_good, summarize
+from redserve.bench.tables import grids, notes
 from redserve.slo import End, Objective, Tally
 from tests.bench.outcomes import BUSY, outcome, outcomes
 from tests.strategies import effort
@@ -76,6 +77,16 @@ def test_what_always_holds(run: list[Outcome], rng: random.Random) -> None:
         assert kept.tally is not None
         assert kept.tally.good + kept.tally.bad <= found.num_requests
     json.dumps(found.to_dict(), allow_nan=False)
+    from_due = summarize(run, ALL, open_loop=True).from_due
+    assert from_due is not None
+    for sent, due in (
+        (found.latencies.ttft, from_due.ttft),
+        (found.latencies.duration, from_due.duration),
+    ):
+        assert (sent is None) == (due is None)
+        if sent is not None and due is not None:
+            assert sent.count == due.count
+            assert sent.p99 <= due.p99
 
 
 def test_figures_of_a_small_run() -> None:
@@ -112,7 +123,33 @@ def test_a_request_without_an_event_breaks_nothing() -> None:
     assert is_good(outcome(num_tokens=1), (PACE,))
 
 
+def test_an_open_loop_counts_from_when_requests_were_due() -> None:
+    run = [outcome(n, ttft_s=0.1, lag_s=0.3 if n % 10 == 0 else 0.0) for n in range(100)]
+    assert summarize(run).from_due is None
+    found = summarize(run, open_loop=True)
+    assert found.latencies.ttft is not None
+    assert found.latencies.ttft.max == pytest.approx(0.1)
+    assert found.from_due is not None
+    assert found.from_due.ttft is not None
+    assert found.from_due.duration is not None
+    assert found.from_due.ttft.p90 == pytest.approx(0.1)
+    assert found.from_due.ttft.p95 == pytest.approx(0.4)
+    assert found.from_due.duration.p95 == pytest.approx(0.5)
+    table = next(grids(found))
+    assert [row[0].strip() for row in table.rows] == [
+        "time to first token", "from when it was due", "time per output token", "whole answer",
+        "from when it was due",
+    ]  # fmt: skip
+    assert any("sent late, by up to 300 ms (p99; 5 ms is fine)" in note for note in notes(found))
+
+
+def test_from_due_is_never_less() -> None:
+    early = outcome(0, lag_s=-1e-6)
+    assert early.ttft_from_due_s == early.ttft_s
+    assert early.duration_from_due_s == early.duration_s
+
+
 def test_a_late_client_is_told() -> None:
     assert not summarize([outcome(n) for n in range(200)]).client_was_late
-    late = [outcome(n, lag_s=0.2 if n < 3 else 0.0) for n in range(200)]
+    late = [outcome(n, lag_s=0.006 if n < 3 else 0.0) for n in range(200)]
     assert summarize(late).client_was_late

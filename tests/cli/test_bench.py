@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -88,6 +89,7 @@ def test_a_router_by_grpc(router: FakeRouter, address: str, manifest: Path, caps
     assert ": 6 complete\n" in shown
     assert "goodput" in shown
     assert "\ntime to first token " in shown
+    assert "from when it was due" not in shown, "in a closed loop nothing is due"
     assert "\nfirst   TimeToFirstToken    60 s    99 %     100 %" in shown
     assert "EncodeLatency is not seen from outside" in shown
     assert len(router.requests) == 8
@@ -106,8 +108,15 @@ def test_a_peer_by_http_for_machines(capsys: Output) -> None:
     assert found["summary"]["num_output_tokens"] == 30
     assert found["summary"]["goodput_per_s"] is None
     assert [one["index"] for one in found["requests"]] == list(range(6))
-    assert found["requests"][0]["sent_s"] == 0
-    assert all(one["ttft_s"] <= one["duration_s"] for one in found["requests"])
+    assert found["requests"][0]["due_s"] == 0
+    for one in found["requests"]:
+        assert one["ttft_s"] <= one["duration_s"]
+        assert one["sent_s"] == pytest.approx(one["due_s"] + one["lag_s"])
+        assert one["ttft_from_due_s"] == pytest.approx(one["ttft_s"] + one["lag_s"])
+        assert one["duration_from_due_s"] == pytest.approx(one["duration_s"] + one["lag_s"])
+    from_due = found["summary"]["latencies_from_due"]
+    assert from_due["ttft_s"]["p99"] >= found["summary"]["latencies"]["ttft_s"]["p99"]
+    assert from_due["duration_s"]["count"] == 6
     assert {body["max_tokens"] for body in server.bodies} <= {3, 4, 5}
 
 
@@ -128,6 +137,30 @@ def test_a_report(address: str, tmp_path: Path, capsys: Output) -> None:
     assert html.count("<svg") >= 4
     assert main(["bench", "--address", address, "--report", str(tmp_path), *FAST]) == 2
     assert "--report" in capsys.readouterr().err
+
+
+def test_no_report_of_a_server_that_is_not_there(tmp_path: Path) -> None:
+    fresh, old, link = tmp_path / "out.html", tmp_path / "old.html", tmp_path / "link.html"
+    old.write_text("of yesterday")
+    link.symlink_to(tmp_path / "nowhere.html")
+    for path in (fresh, old, link):
+        assert main(["bench", "--address", "127.0.0.1:1", "--report", str(path), *FAST]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.html", "old.html"]
+    assert old.read_text() == "of yesterday"
+    assert link.is_symlink()
+
+
+def test_a_password_in_the_address_is_used_and_not_shown(tmp_path: Path, capsys: Output) -> None:
+    server = FakeOpenAi()
+    report = tmp_path / "out.html"
+    with peer(server) as url:
+        address = url.replace("http://", "http://me:hush-hush@")
+        assert main(["bench", "--url", address, "--report", str(report), "--json", *FAST]) == 0
+    told = capsys.readouterr()
+    for text in (told.out, told.err, report.read_text()):
+        assert "hush" not in text
+    assert json.loads(told.out)["facts"]["target"] == f"{url} (OpenAI API)"
+    assert set(server.keys) == {"Basic " + base64.b64encode(b"me:hush-hush").decode()}
 
 
 def test_promises_of_the_service_that_runs_here(
@@ -171,18 +204,21 @@ def test_a_service_that_sends_nothing(manifest: Path, capsys: Output) -> None:
 def test_a_client_that_may_open_few_files(
     manifest: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    async def never(_number: int) -> None:
-        await asyncio.Event().wait()
+    over = threading.Event()
+
+    async def hang(_number: int) -> None:
+        await asyncio.to_thread(over.wait, DEADLINE_S)
 
     monkeypatch.setattr(bench_options, "room_for_connections", lambda _most: 3)
     server = FakeOpenAi()
-    server.before_piece = never
+    server.before_piece = hang
     with peer(server) as url:
         arguments = ["bench", "--url", url, "--warm-up=0", "--images=0", "-f", str(manifest)]
         load = ["--rate=2000", "--requests=9", "--timeout=2"]
         assert main([*arguments, *load, "--json"]) == 1
         told = capsys.readouterr()
         assert main([*arguments, "--concurrency=4"]) == 2
+        over.set()
     assert told.err.startswith("3 requests under way at most: this process may open few files")
     found = json.loads(told.out)
     summary = found["summary"]
@@ -195,8 +231,10 @@ def test_a_client_that_may_open_few_files(
 
 def test_nobody_answers(capsys: Output) -> None:
     assert main(["bench", "--address", "127.0.0.1:1", *FAST]) == 1
-    assert main(["bench", "--url", "http://127.0.0.1:1", *FAST]) == 1
-    assert "http://127.0.0.1:1/v1/models does not answer" in capsys.readouterr().err
+    assert main(["bench", "--url", "http://me:secret@127.0.0.1:1", *FAST]) == 1
+    told = capsys.readouterr().err
+    assert "http://127.0.0.1:1/v1/models does not answer" in told
+    assert "secret" not in told
     assert main(["bench", *FAST]) == 2
     assert "no service runs here" in capsys.readouterr().err
 
@@ -212,7 +250,11 @@ def test_nobody_answers(capsys: Output) -> None:
         ("--concurrency=0", "must be 1 or more"),
         ("--image-size=0", "pixels along each side"),
         ("--image-size=x5", "no whole number"),
-        ("--url=ftp://a", "write http://HOST:PORT/v1"),
+        ("--url=ftp://a", "argument --url: write http://HOST:PORT/v1"),
+        ("--url=http://[::1", "argument --url: write http://HOST:PORT/v1"),
+        ("--url=http://a:b/v1", "argument --url: write http://HOST:PORT/v1"),
+        ("--url=http://a b/v1", "argument --url: write http://HOST:PORT/v1"),
+        ("--url=http://a/v1#b", "argument --url: write http://HOST:PORT/v1"),
         ("--seed=-1", "no whole number"),
     ],
 )

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlsplit, urlunsplit
 
 from redserve.bench.clients.base import NO_TOKEN, Stopwatch
 from redserve.bench.clients.events import EventReader, LineReader, error_message
@@ -37,17 +38,22 @@ class HttpClient:
     """Asks a server.
 
     Args:
-        base_url: For example `http://127.0.0.1:8000/v1`.
+        base_url: For example `http://127.0.0.1:8000/v1`; a user and a password in it are sent
+            (HTTP Basic) and never shown.
         manners: How to ask.
         api_key: Sent as a bearer token; empty sends none.
 
     Raises:
-        ConfigError: httpx is not installed.
+        ConfigError: httpx is not installed, or the address is none.
     """
 
     def __init__(self, base_url: str, manners: Manners, api_key: str = "") -> None:
         self._httpx = _import_httpx()
         self._base_url = base_url.rstrip("/")
+        try:
+            self._httpx.URL(self._base_url)
+        except self._httpx.InvalidURL as error:
+            raise ConfigError(f"no address: {error}", field="--url") from error
         self._manners = manners
         self._model = manners.model
         self._http: httpx.AsyncClient = self._httpx.AsyncClient(
@@ -110,14 +116,14 @@ class HttpClient:
             await response.aclose()
 
     async def _first_model(self) -> str:
-        url = f"{self._base_url}/models"
+        url = f"{without_login(self._base_url)}/models"
         try:
-            response = await self._http.get(url, timeout=_MODELS_TIMEOUT_S)
+            response = await self._http.get(f"{self._base_url}/models", timeout=_MODELS_TIMEOUT_S)
             response.raise_for_status()
             return str(response.json()["data"][0]["id"])
         except self._httpx.HTTPStatusError as error:
             raise Unavailable(f"{url} answers {error.response.status_code}") from error
-        except (self._httpx.HTTPError, self._httpx.InvalidURL) as error:
+        except self._httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise Unavailable(f"{url} does not answer: {reason}") from error
         except (ValueError, LookupError, TypeError) as error:
@@ -140,6 +146,12 @@ class HttpClient:
         if self._manners.ignore_eos:
             body["ignore_eos"] = True
         return body
+
+
+def without_login(url: str) -> str:
+    """An address without user and password, for people."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def data_url(picture: bytes) -> str:

@@ -55,7 +55,8 @@ def page(summary: Summary, outcomes: Sequence[Outcome], facts: Mapping[str, str]
 
 
 _HOW: Final = (
-    "Times are the client's, from the moment a request was handed to the connection. Percentiles "
+    "Times are the client's, from the moment a request was handed to the connection, or, where it "
+    "says so, from when it was due. Percentiles "
     "are nearest ranks. Rates are over the time from the first request sent to the last one ended. "
     "Goodput counts complete requests that kept every promise."
 )
