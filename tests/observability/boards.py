@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FOLDER: Final = ROOT / "helm/redserve/files/dashboards"
-KINDS: Final = ("Router", "Discovery", "Encoder", "LLM", "Transport", "Operator")
+KINDS: Final = ("Router", "Discovery", "Encoder", "LLM", "Transport", "Tracing", "Operator")
 _NAME: Final = re.compile(r"(?<![\w\"$])(redserve[_:][a-z0-9_:]+|DCGM_[A-Z_]+|up|ALERTS)(?![\w\"])")
 
 

@@ -207,6 +207,7 @@ def test_every_metric_of_users_and_pools_is_shown() -> None:
         "redserve_transport_check_failures_total",
         "redserve_discovery_last_sync_timestamp_seconds",
         "redserve_discovery_problems_total",
+        "redserve_spans_lost_total",  # of tracing itself; the log tells of it
         "redserve_operator_amended_total",
         "redserve_operator_deletes_total",
         "redserve_operator_events_total",
