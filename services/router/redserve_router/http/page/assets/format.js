@@ -25,6 +25,17 @@ export const rate = (value) => digits(value, 3);
 
 export const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 
+/** "20 MB": what a file manager says, more or less. */
+export const bytes = (value) => `${digits(value / 1e6, 3)} MB`;
+
+const MOST_LETTERS = 300;
+
+/** The beginning of a text that nobody wants to see whole again. */
+export function beginning(text) {
+  const letters = [...text.slice(0, 2 * MOST_LETTERS + 2)];
+  return letters.length > MOST_LETTERS ? `${letters.slice(0, MOST_LETTERS).join("")}…` : text;
+}
+
 /** At most so many digits that matter, no zeros behind. */
 function digits(value, most) {
   const shown = Number(value.toPrecision(most));

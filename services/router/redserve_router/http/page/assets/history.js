@@ -1,7 +1,7 @@
 // The last requests of this tab, to compare; they are forgotten with it.
 
 import { byId, element, row, svgElement } from "./dom.js";
-import { NOTHING, count, percent, seconds } from "./format.js";
+import { NOTHING, beginning, count, percent, seconds } from "./format.js";
 import { measured } from "./numbers.js";
 
 const KEPT = 20;
@@ -17,30 +17,30 @@ export class History {
   add(run) {
     this.runs.unshift(run);
     this.runs.length = Math.min(this.runs.length, KEPT);
-    this.show(run);
   }
 
   show(run) {
     this.shown = run;
     byId("history").hidden = !this.runs.length;
     const slowest = Math.max(0, ...this.runs.map((one) => (one.timeline ? measured(one).TimeToFirstToken : 0)));
-    byId("history-body").replaceChildren(...this.runs.map((one) => this.line(one, slowest)));
+    const body = byId("history-body");
+    const focused = document.activeElement?.closest("#history-body button")?.run;
+    body.replaceChildren(...this.runs.map((one) => this.line(one, slowest)));
+    [...body.querySelectorAll("button")].find((button) => button.run === focused)?.focus();
   }
 
   line(run, slowest) {
     const button = element(
       "button",
-      { type: "button", class: "link", "aria-pressed": `${run === this.shown}` },
-      run.question || "(only images)",
+      { type: "button", class: "link", dir: "auto", "aria-pressed": `${run === this.shown}` },
+      beginning(run.question) || "(only images)",
     );
-    button.addEventListener("click", () => {
-      const place = this.runs.indexOf(run);
-      this.choose(run);
-      byId("history-body").querySelectorAll("button")[place].focus();
-    });
+    button.run = run;
+    button.addEventListener("click", () => this.choose(run));
     const images = [count(run.numImages), "number"];
     if (!run.timeline) {
-      return row([button, images, ["failed", "number bad"], "", [NOTHING, "number"], [NOTHING, "number"], [NOTHING, "number"]]);
+      const state = run.isOver ? (run.isStopped ? "stopped" : "failed") : "running";
+      return row([button, images, [state, state === "failed" ? "number bad" : "number"], "", [NOTHING, "number"], [NOTHING, "number"], [NOTHING, "number"]]);
     }
     const found = measured(run);
     const overlap = run.timeline.overlap_ratio;

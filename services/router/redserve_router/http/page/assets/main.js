@@ -2,7 +2,7 @@
 
 import { byId, element, say, watchScrollers } from "./dom.js";
 import { Drawing } from "./drawing.js";
-import { plural } from "./format.js";
+import { beginning, plural } from "./format.js";
 import { History } from "./history.js";
 import { showNumbers } from "./numbers.js";
 import { Pictures } from "./pictures.js";
@@ -16,13 +16,12 @@ const FRAME_MS = matchMedia("(prefers-reduced-motion: reduce)").matches ? 500 : 
 const service = new Service();
 const drawing = new Drawing();
 const history = new History(show);
-const pictures = new Pictures((names) => {
-  complain(new Failure("Only images can be asked about.", `Left out: ${names.join(", ")}.`));
-});
+const pictures = new Pictures(() => service.facts, complain);
 let running = null;
 
 function complain(failure) {
   byId("error").hidden = failure === null;
+  byId("error").classList.toggle("calm", failure !== null && failure.isCalm);
   byId("error-what").textContent = failure?.what ?? "";
   byId("error-why").textContent = failure?.why ?? "";
 }
@@ -32,17 +31,31 @@ function show(run) {
   const asked = byId("asked");
   asked.hidden = false;
   const images = run.numImages ? ` (${plural(run.numImages, "image")})` : "";
-  say(asked, `${run.question}${images}`);
-  byId("answer").replaceChildren(element("p", { class: "said" }, run.text));
+  asked.replaceChildren(element("bdi", {}, beginning(run.question)), images);
+  byId("answer").replaceChildren(element("p", { class: "said", dir: "auto" }, run.text));
+  tellIfEmpty(run);
   complain(run.failure);
   drawing.show(run);
   showNumbers(run, service.facts);
-  if (run.isOver) history.show(run);
+  history.show(run);
+}
+
+function tellIfEmpty(run) {
+  if (!run.timeline || run.text) return;
+  byId("answer").append(element("p", { class: "help" }, "The model answered nothing."));
 }
 
 function sampling() {
-  const number = (id) => (byId(id).value === "" ? undefined : Number(byId(id).value));
   return { max_tokens: number("max-tokens"), temperature: number("temperature") };
+}
+
+/** What an option says; a browser shows what it cannot read, and says that it is empty. */
+function number(id) {
+  const option = byId(id);
+  if (!option.validity.badInput) return option.value === "" ? undefined : Number(option.value);
+  option.closest("details").open = true;
+  option.focus();
+  throw new Failure("An option is no number.", `It is about: ${option.labels[0].textContent}.`);
 }
 
 async function submit() {
@@ -54,12 +67,19 @@ async function submit() {
     byId("question").focus();
     return;
   }
+  let options;
+  try {
+    options = sampling();
+  } catch (error) {
+    complain(asFailure(error));
+    return;
+  }
   running = new AbortController();
   const run = new Run(text, numImages);
   begin(run);
   const timer = setInterval(() => drawing.draw(), FRAME_MS);
   try {
-    await answer(run, text);
+    await answer(run, text, options);
   } catch (error) {
     run.broke(asFailure(error));
   }
@@ -69,7 +89,7 @@ async function submit() {
   if (drawing.run === run) showNumbers(run, service.facts);
 }
 
-async function answer(run, text) {
+async function answer(run, text, options) {
   const content = await pictures.parts();
   if (text) content.push({ type: "text", text });
   const body = {
@@ -77,7 +97,7 @@ async function answer(run, text) {
     stream: true,
     stream_options: { include_usage: true },
     redserve: { timeline: true, progress: true },
-    ...sampling(),
+    ...options,
   };
   await ask(body, running.signal, {
     progress: (progress) => run.progress(progress),
@@ -96,6 +116,7 @@ function begin(run) {
   byId("send").disabled = true;
   byId("stop").hidden = false;
   byId("answer").setAttribute("aria-busy", "true");
+  history.add(run);
   show(run);
 }
 
@@ -106,13 +127,13 @@ function end(run) {
   if (document.activeElement === stop) byId("send").focus();
   stop.hidden = true;
   byId("answer").removeAttribute("aria-busy");
-  history.add(run);
-  show(run);
+  if (drawing.run === run) show(run);
+  else history.show(drawing.run); // somebody looks at an earlier one meanwhile
 }
 
 function asFailure(error) {
   if (error instanceof Failure) return error;
-  if (error.name === "AbortError") return new Failure("Stopped.", "The service was told to stop too.");
+  if (error.name === "AbortError") return new Failure("Stopped.", "The service was told to stop too.", true);
   if (error instanceof DOMException) return new Failure("An image cannot be read.", error.message);
   console.error(error);
   return new Failure("This page failed.", "Its console has the details; reload it.");

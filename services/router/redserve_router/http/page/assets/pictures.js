@@ -1,11 +1,13 @@
 // The pictures of the next question: chosen, dropped or pasted, in order.
 
 import { byId, element, say } from "./dom.js";
-import { plural } from "./format.js";
+import { bytes, plural } from "./format.js";
+import { Failure } from "./stream.js";
 
 export class Pictures {
-  /** `complain(text)` is called for what is no picture. */
-  constructor(complain) {
+  /** `limits()` is what the service takes, or null; `complain(failure)` is told what it does not. */
+  constructor(limits, complain) {
+    this.limits = limits;
     this.kept = [];
     this.complain = complain;
     this.list = byId("pictures");
@@ -47,19 +49,33 @@ export class Pictures {
   }
 
   add(files) {
-    const others = [];
+    const { max_image_bytes: most, max_request_bytes: mostTogether } = this.limits() || {};
+    const left = new Map();
     for (const file of files) {
-      if (!file.type.startsWith("image/")) {
-        others.push(file.name);
-        continue;
-      }
-      const data = dataUrl(file);
-      data.catch(() => {}); // told when it is asked about
-      this.kept.push({ name: file.name, url: URL.createObjectURL(file), data });
+      const why = this.whyNot(file, most, mostTogether);
+      if (why) left.set(why, [...(left.get(why) || []), file.name]);
+      else this.keep(file);
     }
     this.show();
     say(this.news, plural(this.kept.length, "image"));
-    if (others.length) this.complain(others);
+    if (!left.size) return;
+    const [what] = left.keys();
+    this.complain(new Failure(what, `Left out: ${[...left.values()].flat().join(", ")}.`));
+  }
+
+  /** A sentence, or nothing for a file that can be asked about. Its content is not read yet. */
+  whyNot(file, most, mostTogether) {
+    if (!file.type.startsWith("image/")) return "Only images can be asked about.";
+    if (!file.size) return "An image is empty.";
+    if (file.size > most) return `An image is too large: at most ${bytes(most)}.`;
+    const together = this.kept.reduce((sum, picture) => sum + picture.size, file.size);
+    return together > mostTogether ? `The images are too large: at most ${bytes(mostTogether)} together.` : "";
+  }
+
+  keep(file) {
+    const data = dataUrl(file);
+    data.catch(() => {}); // told when it is asked about
+    this.kept.push({ name: file.name, size: file.size, url: URL.createObjectURL(file), data });
   }
 
   remove(picture) {
@@ -100,7 +116,11 @@ export class Pictures {
 function dataUrl(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
-    reader.addEventListener("load", () => resolve(reader.result));
+    reader.addEventListener("load", () => {
+      // A text that is too long for the browser comes empty.
+      if (reader.result.startsWith("data:")) resolve(reader.result);
+      else reject(new Failure("An image cannot be read.", `${file.name} is too large for this browser.`));
+    });
     reader.addEventListener("error", () => reject(reader.error));
     reader.readAsDataURL(file);
   });

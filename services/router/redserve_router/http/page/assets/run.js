@@ -48,6 +48,10 @@ export class Run {
     this.awaited = [];
   }
 
+  get isStopped() {
+    return this.failure !== null && this.failure.isCalm;
+  }
+
   get isOver() {
     return this.timeline !== null || this.failure !== null;
   }

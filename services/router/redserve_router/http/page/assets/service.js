@@ -2,10 +2,29 @@
 
 import { byId, row, say } from "./dom.js";
 import { NOTHING, percent, plural, rate, seconds } from "./format.js";
+import { fieldsOf } from "./json.js";
 
 const EVERY_MS = 2000;
+const PATIENCE_MS = 5000;
 const WINDOWS_S = [60, 300, 3600];
 const UNREACHABLE = "cannot be reached";
+const SILENT = "does not answer";
+/** What a router of another release may not tell. */
+const UNTOLD = {
+  model: NOTHING,
+  why_not_ready: null,
+  max_images: null,
+  max_image_bytes: Infinity,
+  max_request_bytes: Infinity,
+  slos: [],
+  requests_per_s: 0,
+  failures_per_s: 0,
+  output_tokens_per_s: 0,
+  latencies: {},
+  num_inflight: 0,
+  num_queued: 0,
+  pools: [],
+};
 
 export class Service {
   constructor() {
@@ -19,14 +38,24 @@ export class Service {
     clearTimeout(this.timer);
     if (document.visibilityState === "hidden") return;
     try {
-      const response = await fetch("/playground/facts", { cache: "no-store" });
-      this.facts = await response.json();
-      this.show();
-    } catch {
-      this.tell(UNREACHABLE, false);
+      await this.ask();
+    } catch (error) {
+      this.tell(error.name === "TimeoutError" ? SILENT : UNREACHABLE, false);
     }
     clearTimeout(this.timer); // somebody else may have asked meanwhile
     this.timer = setTimeout(() => this.refresh(), EVERY_MS);
+  }
+
+  async ask() {
+    const signal = AbortSignal.timeout(PATIENCE_MS);
+    const response = await fetch("/playground/facts", { cache: "no-store", signal });
+    const told = await fieldsOf(response);
+    if (!response.ok || !told.model) {
+      this.tell(`something else than the router answers: status ${response.status}`, false);
+      return;
+    }
+    this.facts = { ...UNTOLD, ...told };
+    this.show();
   }
 
   tell(text, isReady) {
@@ -39,7 +68,8 @@ export class Service {
   show() {
     const facts = this.facts;
     say(byId("model"), facts.model);
-    say(byId("drop-help"), `or drop them here, or paste them; at most ${facts.max_images}`);
+    const most = facts.max_images === null ? "" : `; at most ${facts.max_images}`;
+    say(byId("drop-help"), `or drop them here, or paste them${most}`);
     this.tell(facts.why_not_ready ? `not ready: ${facts.why_not_ready}` : "ready", !facts.why_not_ready);
     say(byId("traffic"), traffic(facts));
     byId("slos").hidden = !facts.slos.length;
