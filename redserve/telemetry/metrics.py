@@ -338,6 +338,17 @@ class TransportMetrics:
         begin_at_zero(self.errors, transports, REASONS)
 
 
+class TracingMetrics:
+    """What becomes of spans; without a receiver there are none."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.spans_lost = Counter(
+            "redserve_spans_lost",
+            "Spans that were not sent: the receiver was away, or slower than they came",
+            registry=registry,
+        )  # fmt: skip
+
+
 class OperatorMetrics:
     """What the Kubernetes operator does, and how long the API server takes."""
 

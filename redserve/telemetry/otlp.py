@@ -1,13 +1,12 @@
 """Spans by the OpenTelemetry SDK, exported by OTLP over gRPC. The only module that imports it.
 
-Spans wait in a bounded queue for a thread that sends them once a second. If it is full, the oldest
-are dropped; if the receiver is away, that is told once, and requests never notice.
+Spans wait in a bounded queue of ours, not the SDK's, which drops without a word. They are sent once
+a second; requests never notice.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -15,8 +14,8 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
 from opentelemetry.trace import (
     Link,
@@ -32,11 +31,12 @@ from opentelemetry.trace import (
 from redserve import __version__
 from redserve.errors import ALL_ERRORS, ConfigError
 from redserve.telemetry.log import get_logger
+from redserve.telemetry.span_queue import SpanQueue
 from redserve.telemetry.timeline import ABORTED
 from redserve.telemetry.tracing import CANCELLED, ERROR_TYPE, NOWHERE, PassedSpan, TraceContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -74,13 +74,21 @@ class OtlpTracing:
         name: Of the replica.
         service: Name of the RedService.
         sampling_percent: Share of requests without a context that are recorded.
+        on_lost: Told how many spans are lost, from any thread.
 
     Raises:
         ConfigError: The endpoint is none.
     """
 
     def __init__(
-        self, endpoint: str, *, role: str, name: str, service: str, sampling_percent: float
+        self,
+        endpoint: str,
+        *,
+        role: str,
+        name: str,
+        service: str,
+        sampling_percent: float,
+        on_lost: Callable[[int], None],
     ) -> None:
         # First, so that it may complain of its own variable, which is the administrator's text.
         resource = Resource.create(
@@ -93,20 +101,22 @@ class OtlpTracing:
         )
         logging.getLogger(_CHATTY).setLevel(logging.CRITICAL + 1)
         root = TraceIdRatioBased(sampling_percent / 100) if sampling_percent else ALWAYS_OFF
-        self._exporter = _TellingExporter(endpoint)
-        self._provider = TracerProvider(
+        receiver = _with_port(endpoint)
+        exporter = OTLPSpanExporter(endpoint=receiver, timeout=EXPORT_TIMEOUT_S)
+        self._end_exporter = exporter.shutdown
+        self._queue = SpanQueue(
+            lambda spans: exporter.export(spans) is SpanExportResult.SUCCESS,
+            on_lost,
+            endpoint=receiver,
+            max_length=MAX_QUEUED_SPANS,
+            max_batch=MAX_BATCH_SPANS,
+            interval_s=INTERVAL_S,
+        )
+        provider = TracerProvider(
             sampler=ParentBased(root), resource=resource, shutdown_on_exit=False
         )
-        self._provider.add_span_processor(
-            BatchSpanProcessor(
-                self._exporter,
-                max_queue_size=MAX_QUEUED_SPANS,
-                max_export_batch_size=MAX_BATCH_SPANS,
-                schedule_delay_millis=INTERVAL_S * 1e3,
-                export_timeout_millis=EXPORT_TIMEOUT_S * 1e3,
-            )
-        )
-        self._tracer = self._provider.get_tracer("redserve", __version__)
+        provider.add_span_processor(_ToQueue(self._queue))
+        self._tracer = provider.get_tracer("redserve", __version__)
         self._closed = False
 
     def span(
@@ -135,13 +145,12 @@ class OtlpTracing:
         if self._closed:
             return
         self._closed = True
-        # The SDK's own limit is half a minute, and it is not passed on everywhere.
-        flush = threading.Thread(target=self._provider.shutdown, name="flush-spans", daemon=True)
-        flush.start()
-        flush.join(timeout_s)
-        if flush.is_alive():
-            log.warning("spans are left behind: the receiver does not take them in time")
-            self._exporter.abandon()
+        num_left = self._queue.close(timeout_s)
+        if num_left:
+            log.warning(
+                "spans are left behind: the receiver does not take them in time", num_left=num_left
+            )
+        self._end_exporter()  # also a try that is under way
 
 
 class _RecordedSpan:
@@ -219,46 +228,16 @@ class _RecordedSpan:
             self._span.end(end_ns)
 
 
-class _TellingExporter(SpanExporter):
-    """OTLP over gRPC that says when it stops to work and when it works again."""
+class _ToQueue(SpanProcessor):
+    """Hands over every span that has ended."""
 
-    def __init__(self, endpoint: str) -> None:
-        self._endpoint = _with_port(endpoint)
-        self._inner = OTLPSpanExporter(endpoint=self._endpoint, timeout=EXPORT_TIMEOUT_S)
-        self._num_lost = 0
-        self._abandoned = False
+    def __init__(self, queue: SpanQueue) -> None:
+        self._queue = queue
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """See `SpanExporter`; never raises."""
-        try:
-            result = self._inner.export(spans)
-        except Exception:
-            if not self._num_lost:
-                log.exception("a batch of spans broke the exporter")
-            result = SpanExportResult.FAILURE
-        if result is SpanExportResult.SUCCESS:
-            if self._num_lost:
-                log.info("spans are exported again", num_lost=self._num_lost)
-            self._num_lost = 0
-            return result
-        if not self._num_lost and not self._abandoned:
-            log.warning(
-                "spans are lost: the OTLP receiver does not take them; requests go on, and this "
-                "is told once until it works again",
-                endpoint=self._endpoint,
-            )
-        self._num_lost += len(spans)
-        return result
-
-    def abandon(self) -> None:
-        """End a try that is under way; may be called from another thread."""
-        self._abandoned = True
-        self._inner.shutdown()
-
-    def shutdown(self) -> None:
-        """See `SpanExporter`."""
-        if not self._abandoned:
-            self._inner.shutdown()
+    def on_end(self, span: ReadableSpan) -> None:
+        """See `SpanProcessor`."""
+        if span.context is not None and span.context.trace_flags.sampled:
+            self._queue.put(span)
 
 
 def _with_port(endpoint: str) -> str:

@@ -21,7 +21,7 @@ from redserve.errors import ConfigError, InternalError, RedServeError
 from redserve.telemetry.clock import now_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from redserve.telemetry.timeline import Bar
 
@@ -300,7 +300,13 @@ class NoTracing:
 
 
 def tracing_to(
-    endpoint: str, *, role: str, name: str, service: str, sampling_percent: float = 0.0
+    endpoint: str,
+    *,
+    role: str,
+    name: str,
+    service: str,
+    sampling_percent: float = 0.0,
+    on_lost: Callable[[int], None] = lambda _number: None,
 ) -> Tracing:
     """Tracing of this process.
 
@@ -310,6 +316,7 @@ def tracing_to(
         name: Of the replica.
         service: Name of the RedService.
         sampling_percent: Share of requests without a context that are recorded.
+        on_lost: Told how many spans are lost, from any thread.
 
     Raises:
         ConfigError: The library is not installed.
@@ -325,5 +332,10 @@ def tracing_to(
             field="otlp_endpoint",
         ) from error
     return OtlpTracing(
-        endpoint, role=role, name=name, service=service, sampling_percent=sampling_percent
+        endpoint,
+        role=role,
+        name=name,
+        service=service,
+        sampling_percent=sampling_percent,
+        on_lost=on_lost,
     )

@@ -15,11 +15,12 @@ from redserve.telemetry.metrics import (
     LLMMetrics,
     OperatorMetrics,
     RouterMetrics,
+    TracingMetrics,
     TransportMetrics,
     serve_metrics,
 )
 
-KINDS = (RouterMetrics, EncoderMetrics, LLMMetrics, TransportMetrics)
+KINDS = (RouterMetrics, EncoderMetrics, LLMMetrics, TracingMetrics, TransportMetrics)
 UNITLESS_GAUGES = {
     "redserve_queue_requests",
     "redserve_inflight_requests",

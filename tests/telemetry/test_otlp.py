@@ -35,8 +35,15 @@ def receiver() -> Iterator[Receiver]:
         yield running_receiver
 
 
-def tracing_of(endpoint: str, percent: float = 100.0, role: str = "router") -> Tracing:
-    return tracing_to(endpoint, role=role, name="r-0", service="s", sampling_percent=percent)
+def tracing_of(endpoint: str, percent: float = 100.0, on_lost: Any = lambda _: None) -> Tracing:
+    return tracing_to(
+        endpoint,
+        role="router",
+        name="r-0",
+        service="s",
+        sampling_percent=percent,
+        on_lost=on_lost,
+    )
 
 
 def received(receiver: Receiver, number: int) -> dict[str, Received]:

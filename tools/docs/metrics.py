@@ -12,6 +12,7 @@ from redserve.telemetry.metrics import (
     LLMMetrics,
     OperatorMetrics,
     RouterMetrics,
+    TracingMetrics,
     TransportMetrics,
 )
 from tools.docs.markdown import code, page, table
@@ -25,6 +26,7 @@ SECTIONS: Final[dict[str, tuple[str, Callable[[CollectorRegistry], object]]]] = 
     "Encoder": ("", EncoderMetrics),
     "LLM engine": ("", LLMMetrics),
     "Transport": ("Of encoders and of LLM engines.", TransportMetrics),
+    "Tracing": ("Of routers, encoders and LLM engines.", TracingMetrics),
     "Operator": ("", OperatorMetrics),
 }
 INTRODUCTION: Final = (

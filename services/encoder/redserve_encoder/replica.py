@@ -12,7 +12,12 @@ from redserve.errors import Cancelled
 from redserve.scheduling.encoder_batcher import BatchLimit
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
-from redserve.telemetry.metrics import EncoderMetrics, TransportMetrics, serve_metrics
+from redserve.telemetry.metrics import (
+    EncoderMetrics,
+    TracingMetrics,
+    TransportMetrics,
+    serve_metrics,
+)
 from redserve.telemetry.tracing import tracing_to
 from redserve.transport.factory import make_producer
 from redserve.transport.placement import make_pool
@@ -76,7 +81,11 @@ class EncoderReplica:
         self.address = settings.advertise_address or own_address(settings.grpc_host, port)
         name = settings.name or "encoder"
         self._tracing = tracing_to(
-            settings.otlp_endpoint, role="encoder", name=name, service=settings.service
+            settings.otlp_endpoint,
+            role="encoder",
+            name=name,
+            service=settings.service,
+            on_lost=TracingMetrics(self.registry).spans_lost.inc,
         )
         metrics = EncoderMetrics(self.registry)
         self.pool = make_pool(

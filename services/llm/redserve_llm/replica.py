@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from redserve.scheduling import Scheduler, SchedulerConfig
 from redserve.telemetry.log import get_logger
-from redserve.telemetry.metrics import LLMMetrics, TransportMetrics, serve_metrics
+from redserve.telemetry.metrics import LLMMetrics, TracingMetrics, TransportMetrics, serve_metrics
 from redserve.telemetry.tracing import tracing_to
 from redserve.transport.factory import make_consumer
 from redserve.transport.placement import make_pool
@@ -73,7 +73,11 @@ class LlmReplica:
         self.address = settings.advertise_address or own_address(settings.grpc_host, port)
         info, name = model.info, settings.name or "llm"
         self._tracing = tracing_to(
-            settings.otlp_endpoint, role="llm", name=name, service=settings.service
+            settings.otlp_endpoint,
+            role="llm",
+            name=name,
+            service=settings.service,
+            on_lost=TracingMetrics(self.registry).spans_lost.inc,
         )
         metrics = LLMMetrics(self.registry)
         self.pool = make_pool(settings.transport, settings.arena_bytes, model.device_memory)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 from redserve.telemetry.log import get_logger
-from redserve.telemetry.metrics import RouterMetrics, serve_metrics
+from redserve.telemetry.metrics import RouterMetrics, TracingMetrics, serve_metrics
 from redserve.telemetry.tracing import tracing_to
 from redserve.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
 from redserve.wire.server import ServiceServer
@@ -114,6 +114,7 @@ class Router:
             name=name,
             service=settings.service,
             sampling_percent=settings.sampling_percent,
+            on_lost=TracingMetrics(self.registry).spans_lost.inc,
         )
         services = RouterServices(
             name=name,
