@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from redserve.cli.common import add_target
-from redserve.cli.top_frame import frame
+from redserve.cli.top_frame import Fitted, frame
 from redserve.errors import RedServeError
 from redserve.local.state import find_service
 from redserve.spec.settings import runtime_directory
@@ -98,10 +98,11 @@ async def _watch(target: Target, console: Console, interval_s: float) -> None:
                 try:
                     overview = await client.overview(_QUERY_TIMEOUT_S)
                     shown = frame(overview, target.address, target.names)
-                    live.update(shown, refresh=True)
+                    live.update(Fitted(shown), refresh=True)
                 except RedServeError as error:
                     why = f"the router at {target.address} does not answer: {error}"
-                    live.update(Group(Text(why, style="red"), Text(), shown), refresh=True)
+                    told = Group(Text(why, style="red"), Text(), shown)
+                    live.update(Fitted(told), refresh=True)
                 await asyncio.sleep(interval_s)
 
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
+from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from redserve.cli.pool_tables import replica_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from redserve.wire.overview import Latency, Overview, SloStatus
 
 NOTHING: Final = "-"
+_FIGURES: Final = ("WITHIN", "TARGET", "ATTAINED", "BUDGET LEFT")
+_MIN_NAME_WIDTH: Final = 4
+_ENDLESS: Final = 10_000
 _WINDOW_NAMES: Final = {60.0: "1 MIN", 300.0: "5 MIN", 3600.0: "1 H"}
 
 
@@ -26,7 +31,7 @@ def frame(overview: Overview, address: str, names: Mapping[str, str]) -> Rendera
     return Group(
         *_head(overview, address),
         Text(),
-        _slo_table(overview)
+        SloTable(overview.slos)
         if overview.slos
         else Text("the manifest promises nothing (spec.slos)"),
         Text(),
@@ -55,25 +60,72 @@ def _head(overview: Overview, address: str) -> tuple[Text, Text]:
     return first, second
 
 
-def _slo_table(overview: Overview) -> Table:
-    table = _table("SLO", "INDICATOR")
-    windows = [t.window_s for t in overview.slos[0].tallies if t.window_s in _WINDOW_NAMES]
-    for column in ("WITHIN", "TARGET", "ATTAINED", "BUDGET LEFT"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for window_s in windows:
-        table.add_column(_WINDOW_NAMES[window_s], justify="right", no_wrap=True)
-    for slo in overview.slos:
-        recent = {tally.window_s: _share(tally.good, tally.bad) for tally in slo.tallies}
-        table.add_row(
-            slo.name,
-            slo.indicator,
-            duration(slo.threshold_s) if slo.threshold_s is not None else NOTHING,
-            _percent(slo.target),
-            Text(_percent(slo.attainment), style=_style(slo)),
-            Text(_percent(slo.budget_left, digits=1), style=_style(slo)),
-            *(_percent(recent.get(window_s)) for window_s in windows),
-        )
-    return table
+class SloTable:
+    """How promises stand, as much as there is room for.
+
+    Where a terminal is narrow the indicator goes first, then what happened lately, then the end of
+    names; target, attainment and budget are whole or the table is of no use.
+    """
+
+    def __init__(self, slos: Sequence[SloStatus]) -> None:
+        self._slos = slos
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """See rich."""
+        endless = options.update(max_width=_ENDLESS)
+        windows = [t.window_s for t in self._slos[0].tallies if t.window_s in _WINDOW_NAMES]
+        for has_indicator, shown in ((True, windows), (False, windows), (False, [])):
+            table = self._table(shown, has_indicator=has_indicator)
+            excess = Measurement.get(console, endless, table).maximum - options.max_width
+            if excess <= 0:
+                break
+        else:
+            longest = max(len(slo.name) for slo in self._slos)
+            table.columns[0].max_width = max(_MIN_NAME_WIDTH, longest - excess)
+        yield table
+
+    def _table(self, windows: Sequence[float], *, has_indicator: bool) -> Table:
+        table = _table("SLO", *(("INDICATOR",) if has_indicator else ()))
+        rows = [_figures(slo, windows) for slo in self._slos]
+        names = (*_FIGURES, *(_WINDOW_NAMES[window_s] for window_s in windows))
+        for name, cells in zip(names, zip(*rows, strict=True), strict=True):
+            width = max(len(name), *(len(cell) for cell in cells))
+            table.add_column(name, justify="right", no_wrap=True, min_width=width)
+        for slo, row in zip(self._slos, rows, strict=True):
+            table.add_row(slo.name, *((slo.indicator,) if has_indicator else ()), *row)
+        return table
+
+
+class Fitted:
+    """What fits on a screen, and how much does not."""
+
+    def __init__(self, content: RenderableType) -> None:
+        self._content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """See rich."""
+        lines = console.render_lines(self._content, options.update(height=None), pad=False)
+        height = options.height or options.max_height
+        if len(lines) > height:
+            num_hidden = len(lines) - height + 1
+            more = Text(f"{num_hidden} more lines: make the window higher, or ask for --once")
+            more.truncate(options.max_width, overflow="ellipsis")
+            lines = [*lines[: height - 1], console.render_lines(more, pad=False)[0]]
+        for index, line in enumerate(lines):
+            if index:
+                yield Segment.line()
+            yield from line
+
+
+def _figures(slo: SloStatus, windows: Sequence[float]) -> list[Text]:
+    recent = {tally.window_s: _share(tally.good, tally.bad) for tally in slo.tallies}
+    return [
+        Text(duration(slo.threshold_s) if slo.threshold_s is not None else NOTHING),
+        Text(_percent(slo.target)),
+        Text(_percent(slo.attainment), style=_style(slo)),
+        Text(_percent(slo.budget_left, digits=1), style=_style(slo)),
+        *(Text(_percent(recent.get(window_s))) for window_s in windows),
+    ]
 
 
 def _latency_table(overview: Overview) -> Table:

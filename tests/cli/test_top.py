@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -13,15 +14,20 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.console import Console, Group
+from rich.text import Text
 
 from redserve.cli.main import main
-from redserve.cli.top_frame import _percent, duration
+from redserve.cli.top_frame import Fitted, _percent, duration, frame
 from redserve.local.state import ProcessState, ServiceState, hold
-from tests.cli.fake_router import FakeRouter, running
+from redserve.wire.overview import overview_from_proto
+from tests.cli.fake_router import FakeRouter, overview, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from rich.console import RenderableType
 
 Output = pytest.CaptureFixture[str]
 DEADLINE_S = 40.0
@@ -69,6 +75,61 @@ def test_one_frame(address: str, capsys: Output, flags: list[str]) -> None:
     assert main(["top", "--address", address, *flags]) == 0
     shown = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
     assert f"{shown}\n" == FRAME.format(address=address)
+
+
+NARROW = {
+    110: """\
+SLO     INDICATOR         WITHIN  TARGET  ATTAINED  BUDGET LEFT   1 MIN   5 MIN     1 H
+first   TimeToFirstToken  800 ms    99 %    99.9 %         90 %  99.9 %  99.9 %  99.9 %
+up      Availability           -  99.9 %      90 %      -9900 %    90 %    90 %    90 %
+encode  EncodeLatency      20 ms    50 %         -            -       -       -       -
+""",
+    80: """\
+SLO     WITHIN  TARGET  ATTAINED  BUDGET LEFT   1 MIN   5 MIN     1 H
+first   800 ms    99 %    99.9 %         90 %  99.9 %  99.9 %  99.9 %
+up           -  99.9 %      90 %      -9900 %    90 %    90 %    90 %
+encode   20 ms    50 %         -            -       -       -       -
+""",
+    60: """\
+SLO     WITHIN  TARGET  ATTAINED  BUDGET LEFT
+first   800 ms    99 %    99.9 %         90 %
+up           -  99.9 %      90 %      -9900 %
+encode   20 ms    50 %         -            -
+""",
+}
+
+
+def rendered(content: RenderableType, width: int, height: int = 100) -> list[str]:
+    console = Console(width=width, height=height, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(content)
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+@pytest.mark.parametrize("width", NARROW)
+def test_numbers_are_whole_on_narrow_terminals(width: int) -> None:
+    shown = rendered(frame(overview_from_proto(overview()), "127.0.0.1:7000", {}), width)
+    table = NARROW[width].splitlines()
+    start = shown.index(table[0])
+    assert shown[start : start + len(table)] == table
+
+
+@pytest.mark.parametrize("width", NARROW)
+def test_a_long_name_is_cut_before_a_number_is(width: int) -> None:
+    answer = overview()
+    answer.slos[0].name = "a" * 63
+    shown = rendered(frame(overview_from_proto(answer), "127.0.0.1:7000", {}), width)
+    assert all(len(line) <= width for line in shown)
+    (line,) = [line for line in shown if line.startswith("aaa")]
+    assert line.split()[1:8] == ["800", "ms", "99", "%", "99.9", "%", "90"]
+
+
+def test_what_is_below_the_screen_is_told() -> None:
+    content = Group(*(Text(f"line {number}") for number in range(30)))
+    assert rendered(Fitted(content), 80, 30) == [f"line {number}" for number in range(30)]
+    shown = rendered(Fitted(content), 80, 24)
+    assert shown[:-1] == [f"line {number}" for number in range(23)]
+    assert shown[-1] == "7 more lines: make the window higher, or ask for --once"
 
 
 def test_for_machines(address: str, capsys: Output) -> None:
