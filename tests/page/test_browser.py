@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.page.asking import CIRCLE, DIGIT, QUESTION, STAR, answer_greedily, ask, new
-from tests.page.chromium import NARROW_PHONE, PHONE, SOON_MS, open_tab
+from tests.page.chromium import DESKTOP, NARROW_PHONE, PHONE, SOON_MS, open_tab
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, FilePayload
@@ -195,7 +195,7 @@ def test_nobody_is_kept_out(browser: Browser, url: str, scheme: Any, size: str) 
         assert tab.barriers() == []
         # Nothing sticks out of a narrow screen. `innerWidth` of a phone grows with what does.
         page = "document.documentElement"
-        assert tab.page.evaluate(f"{page}.clientWidth") == tab.page.viewport_size["width"]
+        assert tab.page.evaluate(f"{page}.clientWidth") == options.get("viewport", DESKTOP)["width"]
         assert tab.page.evaluate(f"{page}.scrollWidth") <= tab.page.evaluate(f"{page}.clientWidth")
 
 
