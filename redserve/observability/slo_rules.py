@@ -87,11 +87,16 @@ def recording_rules(series: Series, objectives: Sequence[Objective]) -> list[dic
     if not objectives:
         return []
     own_s = {round(one.window_s) for one in objectives}
-    long_s = {burn.long_s for alert in BURN_ALERTS for burn in alert.burns}
+    looked_at = [burn for alert in BURN_ALERTS for burn in alert.burns]
+    looked_at += [
+        burn for one in objectives for alert in BURN_ALERTS for burn in burns_of(one, alert)
+    ]
+    long_s = {burn.long_s for burn in looked_at}
+    short_s = {burn.short_s for burn in looked_at}
     bad, every = series.of(EVENTS, 'outcome="bad"'), series.of(EVENTS)
     by = f"sum by ({OF_SERVICE}, slo)"
     rules: list[dict[str, Any]] = []
-    for seconds in sorted({*FIXED_WINDOWS_S, *own_s}):
+    for seconds in sorted({*FIXED_WINDOWS_S, *own_s, *short_s}):
         window = duration(seconds)
         share = f"{by} (rate({bad}[{window}])) / ({by} (rate({every}[{window}])) > 0)"
         rules.append({"record": f"{RATIO}{window}", "expr": share})
@@ -108,17 +113,27 @@ def recording_rules(series: Series, objectives: Sequence[Objective]) -> list[dic
 
 
 def burn_alerts(series: Series, objectives: Sequence[Objective]) -> list[Alert]:
-    """A page and a ticket for every promise.
-
-    Windows longer than the promise's own are left out: there is no budget that they would save.
-    """
+    """A page and a ticket for every promise; no page for one over less than an hour."""
     made = []
     for objective in objectives:
         for kind in BURN_ALERTS:
-            burns = [burn for burn in kind.burns if burn.long_s <= objective.window_s]
+            burns = burns_of(objective, kind)
             if burns:
                 made.append(_alert(series, objective, kind, burns))
     return made
+
+
+def burns_of(objective: Objective, kind: BurnAlert) -> tuple[Burn, ...]:
+    """What an alert looks for at a promise.
+
+    Windows longer than the promise's own are left out: there is no budget that they would save. A
+    ticket that has none left comes when the budget of the whole window is spent.
+    """
+    burns = tuple(burn for burn in kind.burns if burn.long_s <= objective.window_s)
+    if burns or kind.severity != "ticket":
+        return burns
+    own_s = round(objective.window_s)
+    return (Burn(own_s, max(own_s // 12 // _MINUTE, 1) * _MINUTE, 1.0),)
 
 
 def burn_limit(target: float, factor: float) -> float:

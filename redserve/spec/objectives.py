@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from redserve.spec.observe import ServiceLevelObjective
 
 SECONDS_PER_DAY: Final = 86_400.0
+SECONDS_PER_MINUTE: Final = 60.0
 _OF_A_REQUEST: Final = ("TimeToFirstToken", "RequestLatency")
 
 
@@ -34,11 +35,17 @@ def objectives_of(slos: Sequence[ServiceLevelObjective]) -> tuple[Objective, ...
             threshold_s=_threshold_s(slo),
             # 99.9 / 100 is not 0.999 in binary.
             target=float(Decimal(slo.objective_percent) / 100),
-            window_s=slo.window_days * SECONDS_PER_DAY,
+            window_s=_window_s(slo),
             fair_deadline_s=fair_deadline_s,
         )
         for slo in slos
     )
+
+
+def _window_s(slo: ServiceLevelObjective) -> float:
+    if slo.window_minutes is not None:
+        return slo.window_minutes * SECONDS_PER_MINUTE
+    return slo.window_days * SECONDS_PER_DAY
 
 
 def _threshold_s(slo: ServiceLevelObjective) -> float | None:

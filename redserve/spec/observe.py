@@ -89,6 +89,12 @@ class ServiceLevelObjective(Spec):
         default="99", description='Share of good events, percent; quote fractions ("99.9").'
     )
     window_days: int = Field(default=28, ge=1, le=90, description="Length of the window, days.")
+    window_minutes: int | None = Field(
+        default=None,
+        ge=5,
+        le=1440,
+        description="The same in minutes, in place of windowDays: for trying a service.",
+    )
 
 
 class Tracing(Spec):

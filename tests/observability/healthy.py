@@ -22,6 +22,7 @@ SPEC: Final[dict[str, Any]] = {
             "objectivePercent": "90",
             "windowDays": 1,
         },
+        {"name": "short", "indicator": "Availability", "windowMinutes": 30},
     ],
 }
 POOLS: Final = {

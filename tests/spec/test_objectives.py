@@ -25,6 +25,11 @@ def test_numbers_of_a_promise() -> None:
     )  # fmt: skip
 
 
+def test_a_window_of_minutes_takes_the_place_of_days() -> None:
+    up = {"name": "up", "indicator": "Availability", "windowDays": 7, "windowMinutes": 30}
+    assert objectives(up)[0].window_s == 1800
+
+
 def test_a_deadline_is_fair_that_leaves_time_for_the_shortest_promise_of_a_request() -> None:
     up = {"name": "up", "indicator": "Availability"}
     pace = {"name": "pace", "indicator": "TimePerOutputToken", "thresholdMilliseconds": 50}
