@@ -4,11 +4,12 @@
     off again  another service without tracing: the noise
     5          5 % of the requests are traced
     100        all of them are
-    left out   of the service at 5 %: requests whose client says that they are not to be traced
+    left out   of one more service at 5 %: requests whose client says that they are not to be traced
     recorded   of the same service: requests whose client says that they are
 
 Every service has a router, an encoder and an engine of its own. A client asks one service after the
 other, in an order that chance changes each time, so what else the machine does hits all alike.
+Services that are compared get equally many requests, or their queues would differ.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ TITLES: Final = {"off": "off", "again": "off (noise)", "5": "**5 %**", "100": "1
     figures.RECORDED: "recorded by the client's wish",
 }
 FLAGS: Final = {figures.LEFT_OUT: 0, figures.RECORDED: 1}
-"""What a client says in the W3C context that it sends, to the service at 5 %."""
+"""What a client says in the W3C context that it sends, to `WISHES`."""
+WISHES: Final = "wishes"
+SERVICES: Final = {**SAMPLING, WISHES: 5}
 LIMIT_PERCENT: Final = 2.0
 NUM_IMAGES: Final = 2
 MAX_TOKENS: Final = 4
@@ -93,7 +96,7 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         }
         with contextlib.ExitStack() as stack:
             clients = {}
-            for mode, percent in SAMPLING.items():
+            for mode, percent in SERVICES.items():
                 manifest = _manifest(mode, percent, receiver.endpoint)
                 address = stack.enter_context(services.running(manifest, folder / mode))
                 clients[mode] = services.Client(address)
@@ -134,7 +137,7 @@ def _round(
             return clients[mode].ask(pictures, TEXT, MAX_TOKENS)[0]
         context = f"00-{chance.getrandbits(127) + 1:032x}-{1:016x}-{FLAGS[mode]:02x}"
         metadata = (("traceparent", context),)
-        return clients["5"].ask(pictures, TEXT, MAX_TOKENS, metadata)[0]
+        return clients[WISHES].ask(pictures, TEXT, MAX_TOKENS, metadata)[0]
 
     with ThreadPoolExecutor(at_a_time) as pool:
         asked = list(pool.map(ask_all, turns))

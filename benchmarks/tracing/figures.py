@@ -71,7 +71,8 @@ def page_of(figures: Mapping[str, Any], titles: Mapping[str, str], limit_percent
         "rounds, of a round's median relative to that of both services without tracing, with its "
         "95 % interval. One of these two relative to the other shows what chance amounts to: two "
         "services are never equally fast. Within one service chance is less: there, requests that "
-        "their client wants recorded are compared with those that it leaves out.",
+        "their client wants recorded are compared with those that it leaves out, and only so: that "
+        "service gets twice the requests of the others.",
     ]
     for clients, result in figures["clients"].items():
         lines += [
@@ -83,7 +84,7 @@ def page_of(figures: Mapping[str, Any], titles: Mapping[str, str], limit_percent
         ]
         for mode, of_mode in result.items():
             cost, ends = "", ""
-            if mode != OFF:
+            if mode not in (OFF, LEFT_OUT):
                 cost = f"{of_mode['cost_percent']:+.2f}"
                 ends = f"{of_mode['cost_percent_low']:+.2f} to {of_mode['cost_percent_high']:+.2f}"
             lines.append(
