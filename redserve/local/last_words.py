@@ -79,6 +79,7 @@ def _text_refusal(line: str) -> RefusedStart | None:
         # If more follows on the line, better too much than nothing.
         with contextlib.suppress(SyntaxError, ValueError):
             why = str(ast.literal_eval(why))
+    why = why.replace("\\n", " ")  # as text logs write the ends of lines
     return RefusedStart(match["reason"], _one_line(why))
 
 
