@@ -76,7 +76,12 @@ FAST: Final = {
             **healthy(140),
             **events("short", "0+60x59 3600+54x30 5220+60x50", "0x59 0+6x30 180x50"),
         },
-        {"59m": set(), "75m": {f"{TICKET} slo=short"}, "89m": {f"{TICKET} slo=short"}, "94m": set()},
+        {
+            "59m": set(),
+            "75m": {f"{TICKET} slo=short"},
+            "89m": {f"{TICKET} slo=short"},
+            "94m": set(),
+        },
     ),
     "a part of half an hour's budget is silent": Scenario(
         {**healthy(100), **events("short", "0+199x100", "0+1x100")}, {"40m": set(), "99m": set()}
