@@ -133,7 +133,8 @@ def burns_of(objective: Objective, kind: BurnAlert) -> tuple[Burn, ...]:
     if burns or kind.severity != "ticket":
         return burns
     own_s = round(objective.window_s)
-    return (Burn(own_s, max(own_s // 12 // _MINUTE, 1) * _MINUTE, 1.0),)
+    # Three minutes have two scrapes at least, also where one is made each minute.
+    return (Burn(own_s, max(own_s // 12 // _MINUTE, 3) * _MINUTE, 1.0),)
 
 
 def burn_limit(target: float, factor: float) -> float:

@@ -41,7 +41,7 @@ PROMISES: Final[tuple[dict[str, Any], ...]] = (
     # However fast the machine is, some answers keep one of these and some do not.
     *(
         {"name": f"within-{ms}", "indicator": "RequestLatency", "thresholdMilliseconds": ms}
-        for ms in (50, 150, 400, 1200)
+        for ms in (80, 200, 500, 1500)
     ),
 )
 KEPT: Final = {"available", "pace", "encode"}
@@ -58,7 +58,7 @@ LOAD: Final = (
 BENCH_S, SOON_S = 300.0, 60.0
 MAX_SCRAPE_S: Final = 0.05
 MIN_SCRAPES: Final = 9
-ON_THE_WAY_S: Final = 0.03
+ON_THE_WAY_S: Final = 0.25
 """By what a client may find an answer later than the router."""
 STEP_S: Final = 2
 

@@ -112,7 +112,7 @@ def test_windows_are_those_of_the_alerts_and_of_the_promises() -> None:
         for rule in rules()
         if "ratio_rate" in rule.get("record", "")
     ]
-    assert windows == ["2m", "5m", "30m", "1h", "2h", "6h", "1d", "3d", "28d"]
+    assert windows == ["3m", "5m", "30m", "1h", "2h", "6h", "1d", "3d", "28d"]
     of_a_day = next(
         rule["expr"]
         for rule in alerts()

@@ -104,7 +104,7 @@ class ReadServer:
         while not self._closing.wait(pause_s):
             try:
                 process = ReaderProcess(self._slab, self._new_name())
-            except (AgentError, OSError) as error:
+            except Exception as error:  # whatever it is: this thread must not end in silence
                 if not first.is_set():
                     self._problem = (
                         error if isinstance(error, AgentError) else AgentError(str(error))

@@ -70,7 +70,7 @@ class ReaderProcess:
         self._poll.register(self._pipe, select.POLLIN)
         try:
             hello = self._hello()
-        except AgentError:
+        except BaseException:
             self.end()
             os.close(self._pipe)
             raise

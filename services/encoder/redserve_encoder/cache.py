@@ -109,11 +109,14 @@ class EmbeddingCache:
         self.check_fits(num_bytes)
         while (region := self._pool.try_alloc(num_bytes)) is None:
             if not self._evictable:
-                if self._pool.used_bytes == 0:
+                if self._pool.used_bytes:
+                    return None
+                region = self._pool.try_alloc(num_bytes)  # the last of it came back just now
+                if region is None:
                     raise InternalError(
                         f"an empty pool of {self._pool.num_bytes} bytes has no room for {num_bytes}"
                     )
-                return None
+                break
             self._evict_oldest()
         self._num_pinned += 1
         return Embedding(content_hash, num_rows, region)

@@ -34,18 +34,20 @@ class Readiness:
         self._patience_s = patience_s
         self._loop = asyncio.get_running_loop()
         self._is_open = False
+        self._was_open = False
         self._is_held_back = False
         self._is_ready = False  # as was told
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """New work is welcome from now on."""
-        self._is_open = True
+        self._is_open = self._was_open = True
         self._update()
 
     def shut(self) -> None:
         """No new work any more. Idempotent."""
         self._is_open = False
+        self._stop_timer()
         self._update()
 
     def readable(self, readable: bool) -> None:
@@ -55,16 +57,19 @@ class Readiness:
 
     def _changed(self, readable: bool) -> None:
         if not readable:
-            if self._timer is None:
+            if self._timer is None and (self._is_open or not self._was_open):
                 self._timer = self._loop.call_later(self._patience_s, self._hold_back)
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         if self._is_held_back:
             log.warning("embeddings can be read again")
         self._is_held_back = False
         self._update()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _hold_back(self) -> None:
         log.warning("nobody can read embeddings from here: no new items until somebody can")

@@ -133,7 +133,7 @@ class Reception:
             Overloaded: Too many rows wait already.
         """
         if not self._serving:
-            raise Unavailable("the encoder is shutting down", retry_after_s=_RETRY_AFTER_S)
+            raise Unavailable("the encoder takes no new work now", retry_after_s=_RETRY_AFTER_S)
         queued = self.lineup.num_rows
         new = sum(rows for content, rows in rows_by_content.items() if not self.has(content))
         if queued and queued + new > self._max_queued_rows:

@@ -102,7 +102,7 @@ class EncoderReplica:
         )
         self.cache = EmbeddingCache(self.pool, metrics.cache_evictions.inc)
         self._tell_of_room()
-        self._readiness = Readiness(self._server.set_ready)
+        self._readiness = Readiness(self._set_ready)
         self.producer.on_readable(self._readiness.readable)
         self.pictures = Pictures(
             vision,
@@ -144,7 +144,6 @@ class EncoderReplica:
             self.registry, self.settings.grpc_host, self.settings.metrics_port
         )
         await self._server.start()
-        self.reception.set_serving(serving=True)
         self._readiness.open()
         log.info(
             "ready",
@@ -179,7 +178,6 @@ class EncoderReplica:
             Whether everything was handed over within `timeout_s` seconds.
         """
         self._readiness.shut()
-        self.reception.set_serving(serving=False)
         try:
             async with asyncio.timeout(timeout_s):
                 await self.reception.ledger.wait_empty()
@@ -206,13 +204,23 @@ class EncoderReplica:
     def _tell_of_room(self) -> None:
         """Room comes back in whichever thread the last reader of an embedding or probe ends."""
         loop = asyncio.get_running_loop()
-        latest = self.pool.used_bytes
+        is_coming = False
 
-        def look(used_bytes: int, free_bytes: int) -> None:
-            nonlocal latest
-            came_back, latest = used_bytes < latest, used_bytes
-            if came_back:
+        def come() -> None:
+            nonlocal is_coming
+            is_coming = False  # before looking: what changes from now on comes again
+            self.cache.pages_returned()
+
+        def changed(used_bytes: int, free_bytes: int) -> None:
+            nonlocal is_coming
+            if not is_coming:
+                is_coming = True
                 with suppress(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(self.cache.pages_returned)
+                    loop.call_soon_threadsafe(come)
 
-        self.pool.on_change(look)
+        self.pool.on_change(changed)
+
+    def _set_ready(self, ready: bool) -> None:
+        """Routers with Services look at the one, routers with addresses at the other."""
+        self._server.set_ready(ready)
+        self.reception.set_serving(serving=ready)
