@@ -12,7 +12,7 @@ from tests.kubernetes.operators import Cluster, OperatorProcess, fake_kubelets, 
 from tests.kubernetes.waiting import eventually
 from tools.kubernetes.async_api import ApiError
 from tools.kubernetes.fault_proxy import FaultProxy
-from tools.kubernetes.faults import Answer, Call, Cut, Fault, refuse_some
+from tools.kubernetes.faults import Answer, Call, Cut, Expired, Fault, refuse_some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tests.kubernetes.operators import Manifest
     from tools.kubernetes.control_plane import ControlPlane
+    from tools.kubernetes.faults import Rule
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -106,6 +107,15 @@ def test_an_object_that_is_refused_is_told_in_the_servers_words(
     cluster.until_settled("demo", timeout_s=90.0)
 
 
+def on_watches_of(plural: str, fault: Fault) -> Rule:
+    """The fault befalls watches of a kind."""
+
+    def rule(call: Call) -> Fault | None:
+        return fault if call.is_watch and call.path.endswith(f"/{plural}") else None
+
+    return rule
+
+
 def test_what_happened_while_watches_were_cut_is_seen(
     proxy: FaultProxy, operator: OperatorProcess, cluster: Cluster
 ) -> None:
@@ -135,13 +145,33 @@ def test_what_vanished_while_the_watch_was_too_old_is_seen(
         cluster.apply(service())
         cluster.until_settled("demo")
 
-        # The watch of budgets is gone for good, and nothing tells what is deleted meanwhile.
-        def deaf(call: Call) -> Fault | None:
-            return Answer(410) if call.is_watch and "poddisruptionbudgets" in call.path else None
-
-        proxy.rule = deaf
+        # The watch of budgets begins anew for ever: lists tell what is there, nothing tells what
+        # was deleted.
+        proxy.rule = on_watches_of("poddisruptionbudgets", Expired())
         proxy.cut_connections()
         cluster.delete("PodDisruptionBudget", "demo-llm")
+        eventually(lambda: cluster.get("PodDisruptionBudget", "demo-llm") is not None)
+        assert operator.is_running, operator.tail()
+
+
+def test_a_watch_that_is_refused_for_good_ends_the_process(
+    control_plane: ControlPlane, proxy: FaultProxy, namespace: str, tmp_path: Path
+) -> None:
+    cluster = Cluster(control_plane, namespace)
+    operator = OperatorProcess(proxy.kubeconfig, tmp_path / "log", watch_namespaces=(namespace,))
+    with operator:
+        operator.until_ready()
+        cluster.apply(service())
+        cluster.until_settled("demo")
+        proxy.rule = on_watches_of("poddisruptionbudgets", Answer(410))
+        proxy.cut_connections()
+        # Nobody would hear of what happens to that kind: a new process has to begin anew.
+        eventually(lambda: not operator.is_running, timeout_s=30.0)
+        assert operator.process is not None
+        assert operator.process.returncode == 1, operator.tail()
+        proxy.reset()
+        cluster.delete("PodDisruptionBudget", "demo-llm")
+        operator.start().until_ready()
         eventually(lambda: cluster.get("PodDisruptionBudget", "demo-llm") is not None)
 
 

@@ -22,7 +22,7 @@ from aiohttp import web
 
 from redserve.local.ports import LOOPBACK
 from tools.kubernetes.certificates import write_kubeconfig
-from tools.kubernetes.faults import Answer, Call, Cut, Delay, Fault, Kill, Rule, no_faults
+from tools.kubernetes.faults import Answer, Call, Cut, Delay, Expired, Fault, Kill, Rule, no_faults
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -32,6 +32,12 @@ _HOP_BY_HOP: Final = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host"}
 )
 _LARGEST_BODY: Final = 16 * 2**20
+_REASONS: Final = {
+    410: "Expired",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+}
 
 
 class FaultProxy:
@@ -159,6 +165,8 @@ class FaultProxy:
         match fault:
             case Answer():
                 return _answer(fault)
+            case Expired():
+                return _expired()
             case Delay(seconds):
                 await asyncio.sleep(seconds)
             case Cut(after=False):
@@ -194,18 +202,8 @@ class FaultProxy:
 
 
 def _answer(fault: Answer) -> web.Response:
-    reasons = {429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable"}
     details = {} if fault.retry_after_s is None else {"retryAfterSeconds": fault.retry_after_s}
-    status = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": f"injected {fault.status}",
-        "reason": reasons.get(fault.status, ""),
-        "details": details,
-        "code": fault.status,
-    }
+    status = {**_failure(fault.status), "details": details}
     headers = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
     return web.Response(
         status=fault.status,
@@ -213,6 +211,23 @@ def _answer(fault: Answer) -> web.Response:
         content_type="application/json",
         headers=headers,
     )
+
+
+def _expired() -> web.Response:
+    event = {"type": "ERROR", "object": _failure(410)}
+    return web.Response(text=json.dumps(event) + "\n", content_type="application/json")
+
+
+def _failure(code: int) -> dict[str, Any]:
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": f"injected {code}",
+        "reason": _REASONS.get(code, ""),
+        "code": code,
+    }
 
 
 def _cut(request: web.Request) -> web.Response:

@@ -65,6 +65,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Expired:
+    """For watches: they begin, and tell at once that their resource version is too old.
+
+    So API servers say it: the HTTP status is 200, and the stream's only event is an ERROR of code
+    410 (k8s.io/apiserver, `newErrWatcher` of the watch cache).
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """The connection ends without an answer.
 
@@ -99,7 +108,7 @@ class Delay:
     seconds: float
 
 
-Fault = Answer | Cut | Kill | Delay
+Fault = Answer | Expired | Cut | Kill | Delay
 Rule = Callable[[Call], Fault | None]
 """Says what befalls a call; None lets it pass. Called in the order in which calls arrive."""
 
