@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from redserve.cluster.facts import Manifest
-    from redserve.telemetry.metrics import OperatorMetrics
+    from redserve.telemetry.metrics.operator import OperatorMetrics
     from redserve_operator.decide.observed import ObjectKey
     from redserve_operator.decide.plan import Action, Event
     from redserve_operator.keys import ServiceKey

@@ -15,7 +15,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from redserve.telemetry.log import get_logger
-from redserve.telemetry.metrics import OperatorMetrics
+from redserve.telemetry.metrics.operator import OperatorMetrics
 from redserve_operator.election import Election
 from redserve_operator.http import ProbeServer
 from redserve_operator.kube.access import configuration

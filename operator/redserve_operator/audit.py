@@ -21,7 +21,7 @@ from redserve_operator.kube.kinds import OF_A_SERVICE, REDSERVICE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from redserve.telemetry.metrics import OperatorMetrics
+    from redserve.telemetry.metrics.operator import OperatorMetrics
     from redserve_operator.kube.client import KubeClient, Listed
     from redserve_operator.kube.kinds import Kind
     from redserve_operator.queue import WorkQueue

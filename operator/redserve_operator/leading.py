@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from redserve.cluster.facts import Manifest
     from redserve.spec.settings import OperatorSettings
-    from redserve.telemetry.metrics import OperatorMetrics
+    from redserve.telemetry.metrics.operator import OperatorMetrics
     from redserve_operator.decide.observed import Observed
     from redserve_operator.decide.plan import Plan
     from redserve_operator.keys import ServiceKey

@@ -28,7 +28,7 @@ from redserve.transport.slab import SharedSlab
 from redserve.wire.channel import open_channel
 
 if TYPE_CHECKING:
-    from redserve.telemetry.metrics import TransportMetrics
+    from redserve.telemetry.metrics.transport import TransportMetrics
     from redserve.transport.base import Producer, Transport
     from redserve.transport.nixl.reader_process import ReaderProcess
     from redserve.transport.pool import Pool

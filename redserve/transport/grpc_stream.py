@@ -29,7 +29,7 @@ from redserve.wire.transport import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from redserve.telemetry.metrics import TransportMetrics
+    from redserve.telemetry.metrics.transport import TransportMetrics
     from redserve.transport.base import Descriptor
     from redserve.transport.buffer import Buffer
     from redserve.transport.lease_table import LeaseTable

@@ -25,7 +25,7 @@ from redserve.transport.pair_check import measure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from redserve.telemetry.metrics import TransportMetrics
+    from redserve.telemetry.metrics.transport import TransportMetrics
     from redserve.transport.base import Descriptor, Producer, Transport
     from redserve.transport.buffer import Buffer
     from redserve.transport.connections import Connection

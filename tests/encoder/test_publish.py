@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from redserve.errors import TensorGone
 from redserve.telemetry.clock import now_ns
-from redserve.telemetry.metrics import EncoderMetrics
+from redserve.telemetry.metrics.encoder import EncoderMetrics
 from redserve.v1 import encoder_pb2 as pb
 from redserve_encoder import llm_clients
 from redserve_encoder.delivery import Failed, GenerationTag

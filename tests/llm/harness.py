@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from redserve.modeling.device_slab import DevicePiece
 from redserve.scheduling import FixedBudget, Scheduler, SchedulerConfig
-from redserve.telemetry.metrics import LLMMetrics
+from redserve.telemetry.metrics.llm import LLMMetrics
 from redserve_llm.engine import Engine, EngineConfig
 from redserve_llm.notices import Delta, Ended, Failed, Gone, RowsNeeded, RowsUsed
 

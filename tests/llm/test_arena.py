@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from redserve.errors import PeerLost
 from redserve.scheduling import FixedBudget, Scheduler, SchedulerConfig
-from redserve.telemetry.metrics import LLMMetrics
+from redserve.telemetry.metrics.llm import LLMMetrics
 from redserve.transport.base import PeerInfo
 from redserve.transport.pool import Pool
 from redserve_llm.arena import Arena

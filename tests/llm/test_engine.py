@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from redserve.domain import FinishReason
 from redserve.errors import InternalError, Unavailable
 from redserve.scheduling import CostModel, CostModelBudget, FixedBudget, Scheduler, SchedulerConfig
-from redserve.telemetry.metrics import LLMMetrics
+from redserve.telemetry.metrics.llm import LLMMetrics
 from redserve_llm.engine import MAX_FAILURES, Engine, EngineConfig
 from redserve_llm.fake import FakeRunner
 from redserve_llm.live_sequence import LiveSequence

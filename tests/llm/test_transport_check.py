@@ -18,7 +18,7 @@ from redserve.errors import (
     PeerLost,
     RedServeError,
 )
-from redserve.telemetry.metrics import LLMMetrics
+from redserve.telemetry.metrics.llm import LLMMetrics
 from redserve.transport.pair_check import TransportCheck
 from redserve.v1 import llm_pb2 as pb
 from redserve.wire.errors import from_rpc_error

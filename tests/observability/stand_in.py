@@ -13,7 +13,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from redserve.telemetry.metrics import DiscoveryMetrics, OperatorMetrics, serve_metrics
+from redserve.telemetry.metrics.discovery import DiscoveryMetrics
+from redserve.telemetry.metrics.endpoint import serve_metrics
+from redserve.telemetry.metrics.operator import OperatorMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from redserve.telemetry.first_token import PARTS
-from redserve.telemetry.metrics import DURATION_BUCKETS, SHORT_BUCKETS
+from redserve.telemetry.metrics.buckets import DURATION_BUCKETS, SHORT_BUCKETS
 from tests.e2e.service import NAME, Service
 from tests.observability.bench import Bench
 from tests.observability.boards import (

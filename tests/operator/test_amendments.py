@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from redserve.cluster.facts import ClusterFacts, Context
-from redserve.telemetry.metrics import OperatorMetrics
+from redserve.telemetry.metrics.operator import OperatorMetrics
 from redserve_operator.acting import Hands
 from redserve_operator.decide.amended import amendment
 from redserve_operator.decide.objects import key_of

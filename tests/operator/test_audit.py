@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from redserve.telemetry.metrics import OperatorMetrics
+from redserve.telemetry.metrics.operator import OperatorMetrics
 from redserve_operator.audit import Audit
 from redserve_operator.keys import ServiceKey
 from redserve_operator.kube.backoff import Backoff

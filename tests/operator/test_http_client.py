@@ -12,7 +12,7 @@ from aiohttp import web
 from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import CollectorRegistry
 
-from redserve.telemetry.metrics import OperatorMetrics
+from redserve.telemetry.metrics.operator import OperatorMetrics
 from redserve_operator.kube.backoff import Backoff
 from redserve_operator.kube.errors import Conflict, Invalid, KubeError, NotFound, Retryable
 from redserve_operator.kube.http_client import HttpKubeClient

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from redserve.spec.settings import OperatorSettings
-from redserve.telemetry.metrics import OperatorMetrics
+from redserve.telemetry.metrics.operator import OperatorMetrics
 from redserve_operator import leading
 from redserve_operator.keys import ServiceKey
 from redserve_operator.kube.errors import Retryable

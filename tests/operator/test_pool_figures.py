@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from redserve.telemetry.metrics import OperatorMetrics
+from redserve.telemetry.metrics.operator import OperatorMetrics
 from redserve_operator.pool_figures import tell_pools
 
 

@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from redserve.errors import ConfigError
-from redserve.telemetry.metrics import OperatorMetrics
+from redserve.telemetry.metrics.operator import OperatorMetrics
 from redserve_operator.http import ProbeServer
 
 

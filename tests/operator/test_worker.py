@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from redserve.cluster import labels
-from redserve.telemetry.metrics import OperatorMetrics
+from redserve.telemetry.metrics.operator import OperatorMetrics
 from redserve_operator.acting import Hands
 from redserve_operator.decide.observed import ObjectKey, Observed, Probed
 from redserve_operator.decide.plan import Apply, ApplyStatus, Create, Delete, Event, Plan

@@ -9,16 +9,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from redserve.errors import ConfigError
-from redserve.telemetry.metrics import (
-    DiscoveryMetrics,
-    EncoderMetrics,
-    LLMMetrics,
-    OperatorMetrics,
-    RouterMetrics,
-    TracingMetrics,
-    TransportMetrics,
-    serve_metrics,
-)
+from redserve.telemetry.metrics.discovery import DiscoveryMetrics
+from redserve.telemetry.metrics.encoder import EncoderMetrics
+from redserve.telemetry.metrics.endpoint import serve_metrics
+from redserve.telemetry.metrics.llm import LLMMetrics
+from redserve.telemetry.metrics.operator import OperatorMetrics
+from redserve.telemetry.metrics.router import RouterMetrics
+from redserve.telemetry.metrics.tracing import TracingMetrics
+from redserve.telemetry.metrics.transport import TransportMetrics
 
 KINDS = (RouterMetrics, EncoderMetrics, LLMMetrics, TracingMetrics, TransportMetrics)
 UNITLESS_GAUGES = {

@@ -18,13 +18,11 @@ import redserve_router
 from redserve.errors import ALL_ERRORS, RedServeError
 from redserve.telemetry import words
 from redserve.telemetry.first_token import PARTS
-from redserve.telemetry.metrics import (
-    DiscoveryMetrics,
-    EncoderMetrics,
-    LLMMetrics,
-    RouterMetrics,
-    TransportMetrics,
-)
+from redserve.telemetry.metrics.discovery import DiscoveryMetrics
+from redserve.telemetry.metrics.encoder import EncoderMetrics
+from redserve.telemetry.metrics.llm import LLMMetrics
+from redserve.telemetry.metrics.router import RouterMetrics
+from redserve.telemetry.metrics.transport import TransportMetrics
 from redserve.wire.errors import CONTENT_MISSING
 from redserve_router.discovery.problem import Kind
 from redserve_router.dispatch.item_state import Outcome

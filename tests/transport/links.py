@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from redserve.telemetry.metrics import TransportMetrics
+from redserve.telemetry.metrics.transport import TransportMetrics
 from redserve.transport.factory import make_consumer, make_producer
 from redserve.transport.placement import make_pool
 from redserve.transport.pool import Pool

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
-from redserve.telemetry.metrics import TransportMetrics
+from redserve.telemetry.metrics.transport import TransportMetrics
 from redserve.transport.factory import make_producer
 from redserve.transport.placement import make_pool
 from redserve.wire.server import ServiceServer

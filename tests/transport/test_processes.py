@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from redserve.errors import CorruptTransfer, DeadlineExceeded, Overloaded, PeerLost
-from redserve.telemetry.metrics import TransportMetrics
+from redserve.telemetry.metrics.transport import TransportMetrics
 from redserve.transport.factory import make_consumer
 from redserve.transport.pool import Pool, Region
 from redserve.wire.transport import peer_from_proto, peer_to_proto

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry
 
-from redserve.telemetry.metrics import (
-    DiscoveryMetrics,
-    EncoderMetrics,
-    LLMMetrics,
-    OperatorMetrics,
-    RouterMetrics,
-    TracingMetrics,
-    TransportMetrics,
-)
+from redserve.telemetry.metrics.discovery import DiscoveryMetrics
+from redserve.telemetry.metrics.encoder import EncoderMetrics
+from redserve.telemetry.metrics.llm import LLMMetrics
+from redserve.telemetry.metrics.operator import OperatorMetrics
+from redserve.telemetry.metrics.router import RouterMetrics
+from redserve.telemetry.metrics.tracing import TracingMetrics
+from redserve.telemetry.metrics.transport import TransportMetrics
 from tools.docs.markdown import code, page, table
 
 if TYPE_CHECKING:

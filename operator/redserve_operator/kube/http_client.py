@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kubernetes.aio.client.configuration import Configuration
 
     from redserve.cluster.facts import Manifest
-    from redserve.telemetry.metrics import OperatorMetrics
+    from redserve.telemetry.metrics.operator import OperatorMetrics
     from redserve_operator.kube.kinds import Kind
 
 _JSON = "application/json"

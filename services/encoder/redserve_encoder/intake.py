@@ -14,7 +14,7 @@ from redserve_encoder.delivery import Delivery, Failed, Phase
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from redserve.telemetry.metrics import EncoderMetrics
+    from redserve.telemetry.metrics.encoder import EncoderMetrics
     from redserve_encoder.delivery import GenerationTag, Outcome
     from redserve_encoder.pictures import Pictures
     from redserve_encoder.reception import Reception

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from redserve.scheduling.encoder_batcher import BatchLimit
-    from redserve.telemetry.metrics import EncoderMetrics
+    from redserve.telemetry.metrics.encoder import EncoderMetrics
     from redserve_encoder.cache import Embedding, EmbeddingCache
     from redserve_encoder.delivery import Delivery
     from redserve_encoder.flight import Flight

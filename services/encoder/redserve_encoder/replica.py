@@ -12,12 +12,10 @@ from redserve.errors import Cancelled
 from redserve.scheduling.encoder_batcher import BatchLimit
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
-from redserve.telemetry.metrics import (
-    EncoderMetrics,
-    TracingMetrics,
-    TransportMetrics,
-    serve_metrics,
-)
+from redserve.telemetry.metrics.encoder import EncoderMetrics
+from redserve.telemetry.metrics.endpoint import serve_metrics
+from redserve.telemetry.metrics.tracing import TracingMetrics
+from redserve.telemetry.metrics.transport import TransportMetrics
 from redserve.telemetry.tracing import tracing_to
 from redserve.transport.factory import make_producer
 from redserve.transport.placement import make_pool

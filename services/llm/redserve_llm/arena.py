@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from redserve.domain import SequenceKey, SequenceRequest
-    from redserve.telemetry.metrics import LLMMetrics
+    from redserve.telemetry.metrics.llm import LLMMetrics
     from redserve.transport.pool import Pool
     from redserve.transport.puller import Puller
     from redserve_llm.runner.interface import ItemRows

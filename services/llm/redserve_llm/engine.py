@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from redserve.domain import SequenceKey, SequenceRequest
     from redserve.scheduling import Admission, MicroBatch, Scheduler
-    from redserve.telemetry.metrics import LLMMetrics
+    from redserve.telemetry.metrics.llm import LLMMetrics
     from redserve.telemetry.timeline import Bar
     from redserve_llm.detokenizer import Vocabulary
     from redserve_llm.notices import Outlet

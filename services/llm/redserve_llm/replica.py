@@ -10,7 +10,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from redserve.scheduling import Scheduler, SchedulerConfig
 from redserve.telemetry.log import get_logger
-from redserve.telemetry.metrics import LLMMetrics, TracingMetrics, TransportMetrics, serve_metrics
+from redserve.telemetry.metrics.endpoint import serve_metrics
+from redserve.telemetry.metrics.llm import LLMMetrics
+from redserve.telemetry.metrics.tracing import TracingMetrics
+from redserve.telemetry.metrics.transport import TransportMetrics
 from redserve.telemetry.tracing import tracing_to
 from redserve.transport.factory import make_consumer
 from redserve.transport.placement import make_pool

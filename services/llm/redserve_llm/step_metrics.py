@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redserve.scheduling import MicroBatch, SchedulerStats
-    from redserve.telemetry.metrics import LLMMetrics
+    from redserve.telemetry.metrics.llm import LLMMetrics
     from redserve_llm.sequence_timeline import SequenceTimeline
 
 LOAD_INTERVAL_NS = 20_000_000

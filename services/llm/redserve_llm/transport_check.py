@@ -12,7 +12,7 @@ from redserve.telemetry.log import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from redserve.telemetry.metrics import LLMMetrics
+    from redserve.telemetry.metrics.llm import LLMMetrics
     from redserve.transport.pair_check import TransportCheck
 
 log = get_logger()

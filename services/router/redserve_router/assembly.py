@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 from redserve.telemetry.log import get_logger
-from redserve.telemetry.metrics import RouterMetrics, TracingMetrics, serve_metrics
+from redserve.telemetry.metrics.endpoint import serve_metrics
+from redserve.telemetry.metrics.router import RouterMetrics
+from redserve.telemetry.metrics.tracing import TracingMetrics
 from redserve.telemetry.tracing import tracing_to
 from redserve.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
 from redserve.wire.server import ServiceServer

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from redserve.slo import Ended, EndedItem, Objective, Standing, TrafficFigures, Verdict
-    from redserve.telemetry.metrics import RouterMetrics
+    from redserve.telemetry.metrics.router import RouterMetrics
 
 
 class Ledger:

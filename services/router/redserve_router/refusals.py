@@ -8,7 +8,7 @@ from redserve.telemetry.log import get_logger
 
 if TYPE_CHECKING:
     from redserve.errors import RedServeError
-    from redserve.telemetry.metrics import RouterMetrics
+    from redserve.telemetry.metrics.router import RouterMetrics
     from redserve.telemetry.tracing import Origin
 
 log = get_logger()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from redserve.errors import ConfigError
 from redserve.telemetry.log import get_logger
-from redserve.telemetry.metrics import DiscoveryMetrics
+from redserve.telemetry.metrics.discovery import DiscoveryMetrics
 from redserve_router.discovery.account import ServiceAccount
 from redserve_router.discovery.api import SliceApi
 from redserve_router.discovery.follower import SliceFollower

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from redserve.telemetry.log import get_logger
 
 if TYPE_CHECKING:
-    from redserve.telemetry.metrics import DiscoveryMetrics
+    from redserve.telemetry.metrics.discovery import DiscoveryMetrics
     from redserve_router.discovery.problem import Problem
 
 log = get_logger()

@@ -20,7 +20,7 @@ from redserve_router.dispatch.spans import end_span
 if TYPE_CHECKING:
     from redserve.errors import RedServeError
     from redserve.slo import Ended
-    from redserve.telemetry.metrics import RouterMetrics
+    from redserve.telemetry.metrics.router import RouterMetrics
     from redserve.telemetry.timeline import Timeline
     from redserve_router.dispatch.item_state import ItemState
     from redserve_router.dispatch.life import RequestLife

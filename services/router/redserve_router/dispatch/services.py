@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from redserve.telemetry.metrics import RouterMetrics
+    from redserve.telemetry.metrics.router import RouterMetrics
     from redserve.telemetry.tracing import Tracing
     from redserve_router.ledger import Ledger
     from redserve_router.limits import Limits

@@ -16,7 +16,7 @@ from redserve_router.replicas.roster import Roster
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from redserve.telemetry.metrics import RouterMetrics
+    from redserve.telemetry.metrics.router import RouterMetrics
     from redserve_router.clients.llm import LlmInfo
     from redserve_router.replicas.replica import Replica
 
