@@ -10,7 +10,6 @@ pace       tokens that came with the first piece
 outcome    what one request brought
 quantiles  nearest rank
 summary    outcomes -> figures, goodput and attainment included
-figures    numbers as people read them
 tables     figures -> rows, for the terminal and the report
 report/    figures -> one HTML file
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from redserve.bench.figures import NOTHING, duration, percent
 from redserve.bench.summary import MAX_LAG_S
+from redserve.telemetry.figures import NOTHING, duration, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

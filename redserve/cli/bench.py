@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from redserve import __version__
-from redserve.bench.figures import rate
 from redserve.bench.report.page import page
 from redserve.bench.room import SPARE_FILES
 from redserve.bench.run import MAX_INFLIGHT, Run
@@ -21,6 +20,7 @@ from redserve.bench.tables import grids, headline, notes
 from redserve.cli.bench_options import add_options, options_of
 from redserve.cli.bench_progress import Bar
 from redserve.errors import ConfigError
+from redserve.telemetry.figures import rate
 
 if TYPE_CHECKING:
     import argparse

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from redserve.bench.figures import duration
+from redserve.telemetry.figures import duration
 
 if TYPE_CHECKING:
     from redserve.bench.outcome import Outcome

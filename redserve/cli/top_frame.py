@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redserve.cli.pool_tables import replica_table
+from redserve.telemetry.figures import NOTHING, duration, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from redserve.wire.overview import Latency, Overview, SloStatus
 
-NOTHING: Final = "-"
 _FIGURES: Final = ("WITHIN", "TARGET", "ATTAINED", "BUDGET LEFT")
 _MIN_NAME_WIDTH: Final = 4
 _ENDLESS: Final = 10_000
@@ -39,11 +39,6 @@ def frame(overview: Overview, address: str, names: Mapping[str, str]) -> Rendera
         Text(),
         replica_table(overview.replicas, names),
     )
-
-
-def duration(seconds: float) -> str:
-    """Three digits that matter, in the unit that fits: "1.23 ms", "800 ms", "2.5 s"."""
-    return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.4g} s"
 
 
 def _head(overview: Overview, address: str) -> tuple[Text, Text]:
@@ -121,10 +116,10 @@ def _figures(slo: SloStatus, windows: Sequence[float]) -> list[Text]:
     recent = {tally.window_s: _share(tally.good, tally.bad) for tally in slo.tallies}
     return [
         Text(duration(slo.threshold_s) if slo.threshold_s is not None else NOTHING),
-        Text(_percent(slo.target)),
-        Text(_percent(slo.attainment), style=_style(slo)),
-        Text(_percent(slo.budget_left, digits=1), style=_style(slo)),
-        *(Text(_percent(recent.get(window_s))) for window_s in windows),
+        Text(percent(slo.target)),
+        Text(percent(slo.attainment), style=_style(slo)),
+        Text(percent(slo.budget_left, digits=1), style=_style(slo)),
+        *(Text(percent(recent.get(window_s))) for window_s in windows),
     ]
 
 
@@ -162,16 +157,6 @@ def _style(slo: SloStatus) -> str:
 
 def _share(good: int, bad: int) -> float | None:
     return good / (good + bad) if good + bad else None
-
-
-def _percent(share: float | None, digits: int = 3) -> str:
-    """As much as there is to say: 99, 99.9, 99.987; never 100 for what is less."""
-    if share is None:
-        return NOTHING
-    text = f"{share * 100:.{digits}f}"
-    if share < 1 and float(text) == 100:
-        return "<100 %"
-    return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"
 
 
 def _clock(seconds: float) -> str:

@@ -6,5 +6,6 @@ transport_times  exposed and hidden transport time per item
 intervals        union, intersection and length of intervals
 render           a timeline as text and as a Chrome trace
 log              structured logs on stderr, without request content
+figures          numbers as people read them
 metrics          the Prometheus metrics of each service, and /metrics
 """

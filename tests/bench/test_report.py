@@ -9,7 +9,6 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redserve.bench.figures import duration, percent, rate
 from redserve.bench.outcome import Outcome, Problem
 from redserve.bench.report.axes import Axis, ticks
 from redserve.bench.report.charts import MAX_POINTS, Limit, distribution, in_flight
@@ -134,18 +133,6 @@ def test_attributes_are_escaped() -> None:
     assert (
         tag("a", "b", class_='"<', x=1.0, y=0.333) == '<a class="&quot;&lt;" x="1" y="0.33">b</a>'
     )
-
-
-def test_figures() -> None:
-    assert [duration(s) for s in (None, 0.0000123, 0.8, 0.9996, 123.456)] == [
-        "-", "0.0123 ms", "800 ms", "0.9996 s", "123.5 s"
-    ]  # fmt: skip
-    assert [percent(s) for s in (None, 1.0, 0.999999, 0.99987, 0.0)] == [
-        "-", "100 %", "<100 %", "99.987 %", "0 %"
-    ]  # fmt: skip
-    assert [rate(r, "requests") for r in (None, 1.2345, 1234.5)] == [
-        "-", "1.23 requests/s", "1234 requests/s"
-    ]  # fmt: skip
 
 
 if __name__ == "__main__":

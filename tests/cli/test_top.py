@@ -18,7 +18,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from redserve.cli.main import main
-from redserve.cli.top_frame import Fitted, _percent, duration, frame
+from redserve.cli.top_frame import Fitted, frame
 from redserve.local.state import ProcessState, ServiceState, hold
 from redserve.wire.overview import overview_from_proto
 from tests.cli.fake_router import FakeRouter, overview, running
@@ -224,21 +224,3 @@ def test_a_router_that_is_away_is_waited_for() -> None:
     with Terminal("127.0.0.1:1") as terminal:
         terminal.read_until(lambda: terminal.shown.count("does not answer") >= 2)
         assert terminal.interrupt() == 0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.0000123, "0.0123 ms"), (0.8, "800 ms"), (0.99949, "999 ms"), (1.0, "1 s"),
-     (123.456, "123.5 s")],
-)  # fmt: skip
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(1.0, "100 %"), (0.999999, "<100 %"), (0.999, "99.9 %"), (0.0, "0 %"), (-1.5, "-150 %"),
-     (None, "-")],
-)  # fmt: skip
-def test_a_share_is_never_rounded_to_all(share: float | None, text: str) -> None:
-    assert _percent(share) == text

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from redserve.bench.figures import percent, rate
 from redserve.bench.report.charts import Limit, by_images, distribution, in_flight, over_time
 from redserve.bench.report.style import STYLE
 from redserve.bench.report.svg import tag, text
 from redserve.bench.tables import grids, headline, notes
+from redserve.telemetry.figures import percent, rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Numbers as people read them, in tables and in the report."""
+"""Numbers as people read them, on the terminal and in reports."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def duration(seconds: float | None) -> str:
     return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.4g} s"
 
 
-def percent(share: float | None) -> str:
-    """99, 99.9, 99.987; never 100 for what is less."""
+def percent(share: float | None, digits: int = 3) -> str:
+    """As much as there is to say: 99, 99.9, 99.987; never 100 for what is less."""
     if share is None:
         return NOTHING
-    shown = f"{share * 100:.3f}"
-    if share < 1 and float(shown) == 100:
+    text = f"{share * 100:.{digits}f}"
+    if share < 1 and float(text) == 100:
         return "<100 %"
-    return shown.rstrip("0").rstrip(".") + " %"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"
 
 
 def rate(per_s: float | None, of: str) -> str:
