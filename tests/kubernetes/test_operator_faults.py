@@ -166,7 +166,7 @@ def test_a_watch_that_is_refused_for_good_ends_the_process(
         proxy.rule = on_watches_of("poddisruptionbudgets", Answer(410))
         proxy.cut_connections()
         # Nobody would hear of what happens to that kind: a new process has to begin anew.
-        eventually(lambda: not operator.is_running, timeout_s=30.0)
+        eventually(lambda: not operator.is_running)
         assert operator.process is not None
         assert operator.process.returncode == 1, operator.tail()
         proxy.reset()
