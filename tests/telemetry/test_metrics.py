@@ -93,8 +93,8 @@ def test_labels_are_known():
         ),
         (
             EncoderMetrics,
-            "encode queue preprocess images batch_images batch_rows cache_hits cache_misses "
-            "cache_evictions cache_bytes joined queued_rows errors",
+            "encode queue queue_oldest preprocess images batch_images batch_rows cache_hits cache_misses "
+            "cache_evictions cache_returns cache_bytes joined queued_rows errors",
         ),
         (
             LLMMetrics,

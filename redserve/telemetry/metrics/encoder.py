@@ -55,6 +55,11 @@ class EncoderMetrics:
             "redserve_encoder_cache_evictions", "Embeddings dropped from the cache to make room",
             registry=registry,
         )  # fmt: skip
+        self.cache_returns = Counter(
+            "redserve_encoder_cache_returns",
+            "Images asked for again after their embedding was dropped from the cache to make room",
+            registry=registry,
+        )  # fmt: skip
         self.cache_bytes = Gauge(
             "redserve_encoder_cache_bytes", "Embeddings held or cached", registry=registry
         )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from redserve.errors import InternalError, PolicyViolation
+from redserve_encoder.dropped import DroppedContents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,16 +45,25 @@ class Embedding:
 class EmbeddingCache:
     """Owns every region of the pool. Not thread-safe: the event loop owns it."""
 
-    def __init__(self, pool: Pool, on_evicted: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        on_evicted: Callable[[], None] = lambda: None,
+        on_returned: Callable[[], None] = lambda: None,
+    ) -> None:
         """Start empty.
 
         Args:
             pool: Probes take room of it for a moment, nobody else does; who owns this has
                 `pages_returned` called when room comes back.
             on_evicted: Called for every eviction.
+            on_returned: Called when an embedding is asked for that was evicted to make room; not
+                again before it has been evicted again.
         """
         self._pool = pool
         self._on_evicted = on_evicted
+        self._on_returned = on_returned
+        self._dropped = DroppedContents()
         self._on_room: Callable[[], None] = lambda: None
         self._committed: dict[bytes, Embedding] = {}
         self._evictable: OrderedDict[bytes, Embedding] = OrderedDict()
@@ -94,6 +104,8 @@ class EmbeddingCache:
         embedding = self._committed.get(content_hash)
         if embedding is not None:
             self.pin(embedding)
+        elif self._dropped.take(content_hash):
+            self._on_returned()
         return embedding
 
     def try_reserve(self, content_hash: bytes, num_rows: int, num_bytes: int) -> Embedding | None:
@@ -117,7 +129,7 @@ class EmbeddingCache:
                         f"an empty pool of {self._pool.num_bytes} bytes has no room for {num_bytes}"
                     )
                 break
-            self._evict_oldest()
+            self._dropped.add(self._evict_oldest())
         self._num_pinned += 1
         return Embedding(content_hash, num_rows, region)
 
@@ -175,8 +187,9 @@ class EmbeddingCache:
         if self._num_pinned == 0 and not cached and leaked != 0:
             raise InternalError(f"nothing is held, but {leaked} bytes are in use")
 
-    def _evict_oldest(self) -> None:
+    def _evict_oldest(self) -> bytes:
         content_hash, embedding = self._evictable.popitem(last=False)
         del self._committed[content_hash]
         embedding.region.free()
         self._on_evicted()
+        return content_hash

@@ -98,7 +98,9 @@ class EncoderReplica:
             settings.lease_ttl_s,
             TransportMetrics(self.registry),
         )
-        self.cache = EmbeddingCache(self.pool, metrics.cache_evictions.inc)
+        self.cache = EmbeddingCache(
+            self.pool, metrics.cache_evictions.inc, metrics.cache_returns.inc
+        )
         self._tell_of_room()
         self._readiness = Readiness(self._set_ready)
         self.producer.on_readable(self._readiness.readable)
