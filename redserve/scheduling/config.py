@@ -86,6 +86,7 @@ class SchedulerStats:
         prefix_hit_tokens_total: Prompt tokens found in the prefix cache at first admission.
         prefix_query_tokens_total: Prompt tokens looked up at first admission.
         preemptions_total: Preemptions.
+        starved_batches_total: Micro-batches that left a sequence out for want of KV blocks.
         recomputed_tokens_total: Computed tokens that preemptions threw away.
         oldest_waiting_arrival: Arrival number of the oldest waiting or preempted sequence.
     """
@@ -105,5 +106,6 @@ class SchedulerStats:
     prefix_hit_tokens_total: int
     prefix_query_tokens_total: int
     preemptions_total: int
+    starved_batches_total: int
     recomputed_tokens_total: int
     oldest_waiting_arrival: int | None

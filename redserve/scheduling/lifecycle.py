@@ -51,6 +51,7 @@ class Lifecycle:
         self.prefix_query_tokens = 0
         self.num_preemptions = 0
         self.num_recomputed_tokens = 0
+        self.num_starved_batches = 0
 
     def enter(self, request: SequenceRequest, layout: MediaLayout) -> tuple[Sequence, list[int]]:
         """Queue a request.

@@ -60,6 +60,7 @@ def make_stats(
         prefix_hit_tokens_total=lives.prefix_hit_tokens,
         prefix_query_tokens_total=lives.prefix_query_tokens,
         preemptions_total=lives.num_preemptions,
+        starved_batches_total=lives.num_starved_batches,
         recomputed_tokens_total=lives.num_recomputed_tokens,
         oldest_waiting_arrival=None if oldest is None else oldest.arrival,
     )

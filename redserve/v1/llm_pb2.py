@@ -26,7 +26,7 @@ from redserve.v1 import transport_pb2 as redserve_dot_v1_dot_transport__pb2
 from redserve.v1 import types_pb2 as redserve_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15redserve/v1/llm.proto\x12\x0bredserve.v1\x1a\x1bredserve/v1/transport.proto\x1a\x17redserve/v1/types.proto\"a\n\nPromptItem\x12\r\n\x05index\x18\x01 \x01(\r\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\x0c\x12 \n\x05spans\x18\x03 \x03(\x0b\x32\x11.redserve.v1.Span\x12\x0c\n\x04grid\x18\x04 \x03(\r\"\xd8\x01\n\x19LlmServiceGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12&\n\x05items\x18\x04 \x03(\x0b\x32\x17.redserve.v1.PromptItem\x12-\n\x08sampling\x18\x05 \x01(\x0b\x32\x1b.redserve.v1.SamplingParams\x12\x18\n\x10resume_token_ids\x18\x06 \x03(\r\x12\x0f\n\x07watched\x18\x07 \x01(\x08\";\n\x08\x41\x64mitted\x12\x19\n\x11num_cached_tokens\x18\x01 \x01(\r\x12\x14\n\x0cneeded_items\x18\x02 \x03(\r\">\n\nItemNeeded\x12\r\n\x05index\x18\x01 \x01(\r\x12\x14\n\x0clost_attempt\x18\x02 \x01(\r\x12\x0b\n\x03why\x18\x03 \x01(\t\",\n\nItemLanded\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"D\n\nTokensMade\x12\x0c\n\x04text\x18\x01 \x01(\t\x12(\n\x06tokens\x18\x02 \x03(\x0b\x32\x18.redserve.v1.TokenOutput\"2\n\x08\x42\x61rsMade\x12&\n\x04\x62\x61rs\x18\x01 \x03(\x0b\x32\x18.redserve.v1.TimelineBar\"\x88\x01\n\x10SequenceFinished\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.redserve.v1.FinishReason\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.redserve.v1.Usage\x12&\n\x04\x62\x61rs\x18\x03 \x03(\x0b\x32\x18.redserve.v1.TimelineBar\"\xba\x02\n\x1aLlmServiceGenerateResponse\x12)\n\x08\x61\x64mitted\x18\x01 \x01(\x0b\x32\x15.redserve.v1.AdmittedH\x00\x12.\n\x0bitem_needed\x18\x02 \x01(\x0b\x32\x17.redserve.v1.ItemNeededH\x00\x12.\n\x0bitem_landed\x18\x03 \x01(\x0b\x32\x17.redserve.v1.ItemLandedH\x00\x12)\n\x06tokens\x18\x04 \x01(\x0b\x32\x17.redserve.v1.TokensMadeH\x00\x12\x31\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x1d.redserve.v1.SequenceFinishedH\x00\x12*\n\tbars_made\x18\x06 \x01(\x0b\x32\x15.redserve.v1.BarsMadeH\x00\x42\x07\n\x05\x65vent\"\\\n\rGenerationTag\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\r\x12\x12\n\nitem_index\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\"\x9b\x01\n\x15\x45mbeddingReadyRequest\x12\'\n\x03tag\x18\x01 \x01(\x0b\x32\x1a.redserve.v1.GenerationTag\x12\x12\n\ntensor_key\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\r\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\'\n\x08producer\x18\x05 \x01(\x0b\x32\x15.redserve.v1.PeerInfo\"7\n\x16\x45mbeddingReadyResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x0b\n\x03why\x18\x02 \x01(\t\"-\n\x17LlmServiceCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x1a\n\x18LlmServiceCancelResponse\"5\n\x1aLlmServiceWatchLoadRequest\x12\x17\n\x0fmin_interval_ms\x18\x01 \x01(\r\"\xcc\x01\n\x1bLlmServiceWatchLoadResponse\x12\x13\n\x0bnum_waiting\x18\x01 \x01(\r\x12\x13\n\x0bnum_running\x18\x02 \x01(\r\x12\x1a\n\x12schedulable_tokens\x18\x03 \x01(\x04\x12\x16\n\x0ewaiting_tokens\x18\x04 \x01(\x04\x12\x13\n\x0b\x62locks_free\x18\x05 \x01(\r\x12\x14\n\x0c\x62locks_total\x18\x06 \x01(\r\x12\x0f\n\x07serving\x18\x07 \x01(\x08\x12\x13\n\x0b\x61rena_bytes\x18\x08 \x01(\x04\"\x1f\n\x1dLlmServiceGetModelInfoRequest\"\x83\x02\n\x1eLlmServiceGetModelInfoResponse\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x18\n\x10max_model_length\x18\x03 \x01(\r\x12\x13\n\x0bhidden_size\x18\x04 \x01(\r\x12\x12\n\nnum_layers\x18\x05 \x01(\r\x12\x16\n\x0emax_item_bytes\x18\x06 \x01(\x04\x12\x17\n\x0fkv_cache_tokens\x18\x07 \x01(\x04\x12\x35\n\x10\x64\x65\x66\x61ult_sampling\x18\x08 \x01(\x0b\x32\x1b.redserve.v1.SamplingParams\x12\x11\n\ttransport\x18\t \x01(\t\"0\n\x15\x43heckTransportRequest\x12\x17\n\x0f\x65ncoder_address\x18\x01 \x01(\t\"O\n\x16\x43heckTransportResponse\x12\x11\n\ttransport\x18\x01 \x01(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x32\xc3\x04\n\nLlmService\x12]\n\x08Generate\x12&.redserve.v1.LlmServiceGenerateRequest\x1a\'.redserve.v1.LlmServiceGenerateResponse0\x01\x12Y\n\x0e\x45mbeddingReady\x12\".redserve.v1.EmbeddingReadyRequest\x1a#.redserve.v1.EmbeddingReadyResponse\x12U\n\x06\x43\x61ncel\x12$.redserve.v1.LlmServiceCancelRequest\x1a%.redserve.v1.LlmServiceCancelResponse\x12`\n\tWatchLoad\x12\'.redserve.v1.LlmServiceWatchLoadRequest\x1a(.redserve.v1.LlmServiceWatchLoadResponse0\x01\x12g\n\x0cGetModelInfo\x12*.redserve.v1.LlmServiceGetModelInfoRequest\x1a+.redserve.v1.LlmServiceGetModelInfoResponse\x12Y\n\x0e\x43heckTransport\x12\".redserve.v1.CheckTransportRequest\x1a#.redserve.v1.CheckTransportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15redserve/v1/llm.proto\x12\x0bredserve.v1\x1a\x1bredserve/v1/transport.proto\x1a\x17redserve/v1/types.proto\"a\n\nPromptItem\x12\r\n\x05index\x18\x01 \x01(\r\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\x0c\x12 \n\x05spans\x18\x03 \x03(\x0b\x32\x11.redserve.v1.Span\x12\x0c\n\x04grid\x18\x04 \x03(\r\"\xd8\x01\n\x19LlmServiceGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12&\n\x05items\x18\x04 \x03(\x0b\x32\x17.redserve.v1.PromptItem\x12-\n\x08sampling\x18\x05 \x01(\x0b\x32\x1b.redserve.v1.SamplingParams\x12\x18\n\x10resume_token_ids\x18\x06 \x03(\r\x12\x0f\n\x07watched\x18\x07 \x01(\x08\";\n\x08\x41\x64mitted\x12\x19\n\x11num_cached_tokens\x18\x01 \x01(\r\x12\x14\n\x0cneeded_items\x18\x02 \x03(\r\">\n\nItemNeeded\x12\r\n\x05index\x18\x01 \x01(\r\x12\x14\n\x0clost_attempt\x18\x02 \x01(\r\x12\x0b\n\x03why\x18\x03 \x01(\t\",\n\nItemLanded\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"D\n\nTokensMade\x12\x0c\n\x04text\x18\x01 \x01(\t\x12(\n\x06tokens\x18\x02 \x03(\x0b\x32\x18.redserve.v1.TokenOutput\"\x19\n\x05\x42\x65gun\x12\x10\n\x08start_ns\x18\x01 \x01(\x03\"2\n\x08\x42\x61rsMade\x12&\n\x04\x62\x61rs\x18\x01 \x03(\x0b\x32\x18.redserve.v1.TimelineBar\"\x88\x01\n\x10SequenceFinished\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.redserve.v1.FinishReason\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.redserve.v1.Usage\x12&\n\x04\x62\x61rs\x18\x03 \x03(\x0b\x32\x18.redserve.v1.TimelineBar\"\xdf\x02\n\x1aLlmServiceGenerateResponse\x12)\n\x08\x61\x64mitted\x18\x01 \x01(\x0b\x32\x15.redserve.v1.AdmittedH\x00\x12.\n\x0bitem_needed\x18\x02 \x01(\x0b\x32\x17.redserve.v1.ItemNeededH\x00\x12.\n\x0bitem_landed\x18\x03 \x01(\x0b\x32\x17.redserve.v1.ItemLandedH\x00\x12)\n\x06tokens\x18\x04 \x01(\x0b\x32\x17.redserve.v1.TokensMadeH\x00\x12\x31\n\x08\x66inished\x18\x05 \x01(\x0b\x32\x1d.redserve.v1.SequenceFinishedH\x00\x12*\n\tbars_made\x18\x06 \x01(\x0b\x32\x15.redserve.v1.BarsMadeH\x00\x12#\n\x05\x62\x65gun\x18\x07 \x01(\x0b\x32\x12.redserve.v1.BegunH\x00\x42\x07\n\x05\x65vent\"\\\n\rGenerationTag\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\r\x12\x12\n\nitem_index\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\"\x9b\x01\n\x15\x45mbeddingReadyRequest\x12\'\n\x03tag\x18\x01 \x01(\x0b\x32\x1a.redserve.v1.GenerationTag\x12\x12\n\ntensor_key\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\r\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\'\n\x08producer\x18\x05 \x01(\x0b\x32\x15.redserve.v1.PeerInfo\"7\n\x16\x45mbeddingReadyResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x0b\n\x03why\x18\x02 \x01(\t\"-\n\x17LlmServiceCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x1a\n\x18LlmServiceCancelResponse\"5\n\x1aLlmServiceWatchLoadRequest\x12\x17\n\x0fmin_interval_ms\x18\x01 \x01(\r\"\xcc\x01\n\x1bLlmServiceWatchLoadResponse\x12\x13\n\x0bnum_waiting\x18\x01 \x01(\r\x12\x13\n\x0bnum_running\x18\x02 \x01(\r\x12\x1a\n\x12schedulable_tokens\x18\x03 \x01(\x04\x12\x16\n\x0ewaiting_tokens\x18\x04 \x01(\x04\x12\x13\n\x0b\x62locks_free\x18\x05 \x01(\r\x12\x14\n\x0c\x62locks_total\x18\x06 \x01(\r\x12\x0f\n\x07serving\x18\x07 \x01(\x08\x12\x13\n\x0b\x61rena_bytes\x18\x08 \x01(\x04\"\x1f\n\x1dLlmServiceGetModelInfoRequest\"\x83\x02\n\x1eLlmServiceGetModelInfoResponse\x12\x13\n\x0b\x66ingerprint\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x18\n\x10max_model_length\x18\x03 \x01(\r\x12\x13\n\x0bhidden_size\x18\x04 \x01(\r\x12\x12\n\nnum_layers\x18\x05 \x01(\r\x12\x16\n\x0emax_item_bytes\x18\x06 \x01(\x04\x12\x17\n\x0fkv_cache_tokens\x18\x07 \x01(\x04\x12\x35\n\x10\x64\x65\x66\x61ult_sampling\x18\x08 \x01(\x0b\x32\x1b.redserve.v1.SamplingParams\x12\x11\n\ttransport\x18\t \x01(\t\"0\n\x15\x43heckTransportRequest\x12\x17\n\x0f\x65ncoder_address\x18\x01 \x01(\t\"O\n\x16\x43heckTransportResponse\x12\x11\n\ttransport\x18\x01 \x01(\t\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x32\xc3\x04\n\nLlmService\x12]\n\x08Generate\x12&.redserve.v1.LlmServiceGenerateRequest\x1a\'.redserve.v1.LlmServiceGenerateResponse0\x01\x12Y\n\x0e\x45mbeddingReady\x12\".redserve.v1.EmbeddingReadyRequest\x1a#.redserve.v1.EmbeddingReadyResponse\x12U\n\x06\x43\x61ncel\x12$.redserve.v1.LlmServiceCancelRequest\x1a%.redserve.v1.LlmServiceCancelResponse\x12`\n\tWatchLoad\x12\'.redserve.v1.LlmServiceWatchLoadRequest\x1a(.redserve.v1.LlmServiceWatchLoadResponse0\x01\x12g\n\x0cGetModelInfo\x12*.redserve.v1.LlmServiceGetModelInfoRequest\x1a+.redserve.v1.LlmServiceGetModelInfoResponse\x12Y\n\x0e\x43heckTransport\x12\".redserve.v1.CheckTransportRequest\x1a#.redserve.v1.CheckTransportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,34 +45,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEMLANDED']._serialized_end=579
   _globals['_TOKENSMADE']._serialized_start=581
   _globals['_TOKENSMADE']._serialized_end=649
-  _globals['_BARSMADE']._serialized_start=651
-  _globals['_BARSMADE']._serialized_end=701
-  _globals['_SEQUENCEFINISHED']._serialized_start=704
-  _globals['_SEQUENCEFINISHED']._serialized_end=840
-  _globals['_LLMSERVICEGENERATERESPONSE']._serialized_start=843
-  _globals['_LLMSERVICEGENERATERESPONSE']._serialized_end=1157
-  _globals['_GENERATIONTAG']._serialized_start=1159
-  _globals['_GENERATIONTAG']._serialized_end=1251
-  _globals['_EMBEDDINGREADYREQUEST']._serialized_start=1254
-  _globals['_EMBEDDINGREADYREQUEST']._serialized_end=1409
-  _globals['_EMBEDDINGREADYRESPONSE']._serialized_start=1411
-  _globals['_EMBEDDINGREADYRESPONSE']._serialized_end=1466
-  _globals['_LLMSERVICECANCELREQUEST']._serialized_start=1468
-  _globals['_LLMSERVICECANCELREQUEST']._serialized_end=1513
-  _globals['_LLMSERVICECANCELRESPONSE']._serialized_start=1515
-  _globals['_LLMSERVICECANCELRESPONSE']._serialized_end=1541
-  _globals['_LLMSERVICEWATCHLOADREQUEST']._serialized_start=1543
-  _globals['_LLMSERVICEWATCHLOADREQUEST']._serialized_end=1596
-  _globals['_LLMSERVICEWATCHLOADRESPONSE']._serialized_start=1599
-  _globals['_LLMSERVICEWATCHLOADRESPONSE']._serialized_end=1803
-  _globals['_LLMSERVICEGETMODELINFOREQUEST']._serialized_start=1805
-  _globals['_LLMSERVICEGETMODELINFOREQUEST']._serialized_end=1836
-  _globals['_LLMSERVICEGETMODELINFORESPONSE']._serialized_start=1839
-  _globals['_LLMSERVICEGETMODELINFORESPONSE']._serialized_end=2098
-  _globals['_CHECKTRANSPORTREQUEST']._serialized_start=2100
-  _globals['_CHECKTRANSPORTREQUEST']._serialized_end=2148
-  _globals['_CHECKTRANSPORTRESPONSE']._serialized_start=2150
-  _globals['_CHECKTRANSPORTRESPONSE']._serialized_end=2229
-  _globals['_LLMSERVICE']._serialized_start=2232
-  _globals['_LLMSERVICE']._serialized_end=2811
+  _globals['_BEGUN']._serialized_start=651
+  _globals['_BEGUN']._serialized_end=676
+  _globals['_BARSMADE']._serialized_start=678
+  _globals['_BARSMADE']._serialized_end=728
+  _globals['_SEQUENCEFINISHED']._serialized_start=731
+  _globals['_SEQUENCEFINISHED']._serialized_end=867
+  _globals['_LLMSERVICEGENERATERESPONSE']._serialized_start=870
+  _globals['_LLMSERVICEGENERATERESPONSE']._serialized_end=1221
+  _globals['_GENERATIONTAG']._serialized_start=1223
+  _globals['_GENERATIONTAG']._serialized_end=1315
+  _globals['_EMBEDDINGREADYREQUEST']._serialized_start=1318
+  _globals['_EMBEDDINGREADYREQUEST']._serialized_end=1473
+  _globals['_EMBEDDINGREADYRESPONSE']._serialized_start=1475
+  _globals['_EMBEDDINGREADYRESPONSE']._serialized_end=1530
+  _globals['_LLMSERVICECANCELREQUEST']._serialized_start=1532
+  _globals['_LLMSERVICECANCELREQUEST']._serialized_end=1577
+  _globals['_LLMSERVICECANCELRESPONSE']._serialized_start=1579
+  _globals['_LLMSERVICECANCELRESPONSE']._serialized_end=1605
+  _globals['_LLMSERVICEWATCHLOADREQUEST']._serialized_start=1607
+  _globals['_LLMSERVICEWATCHLOADREQUEST']._serialized_end=1660
+  _globals['_LLMSERVICEWATCHLOADRESPONSE']._serialized_start=1663
+  _globals['_LLMSERVICEWATCHLOADRESPONSE']._serialized_end=1867
+  _globals['_LLMSERVICEGETMODELINFOREQUEST']._serialized_start=1869
+  _globals['_LLMSERVICEGETMODELINFOREQUEST']._serialized_end=1900
+  _globals['_LLMSERVICEGETMODELINFORESPONSE']._serialized_start=1903
+  _globals['_LLMSERVICEGETMODELINFORESPONSE']._serialized_end=2162
+  _globals['_CHECKTRANSPORTREQUEST']._serialized_start=2164
+  _globals['_CHECKTRANSPORTREQUEST']._serialized_end=2212
+  _globals['_CHECKTRANSPORTRESPONSE']._serialized_start=2214
+  _globals['_CHECKTRANSPORTRESPONSE']._serialized_end=2293
+  _globals['_LLMSERVICE']._serialized_start=2296
+  _globals['_LLMSERVICE']._serialized_end=2875
 # @@protoc_insertion_point(module_scope)

@@ -202,6 +202,24 @@ class TokensMade(google.protobuf.message.Message):
 Global___TokensMade: typing_extensions.TypeAlias = TokensMade
 
 @typing.final
+class Begun(google.protobuf.message.Message):
+    """The first chunk of the sequence has run: it waits for its turn no more."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_NS_FIELD_NUMBER: builtins.int
+    start_ns: builtins.int
+    """When that step started, nanoseconds since the Unix epoch."""
+    def __init__(
+        self,
+        *,
+        start_ns: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["start_ns", b"start_ns"]) -> None: ...
+
+Global___Begun: typing_extensions.TypeAlias = Begun
+
+@typing.final
 class BarsMade(google.protobuf.message.Message):
     """What the engine has just done for a sequence that is watched; the last event has it again."""
 
@@ -264,6 +282,7 @@ class LlmServiceGenerateResponse(google.protobuf.message.Message):
     TOKENS_FIELD_NUMBER: builtins.int
     FINISHED_FIELD_NUMBER: builtins.int
     BARS_MADE_FIELD_NUMBER: builtins.int
+    BEGUN_FIELD_NUMBER: builtins.int
     @property
     def admitted(self) -> Global___Admitted:
         """First event."""
@@ -288,6 +307,10 @@ class LlmServiceGenerateResponse(google.protobuf.message.Message):
     def bars_made(self) -> Global___BarsMade:
         """Any number of times, only if the sequence is watched."""
 
+    @property
+    def begun(self) -> Global___Begun:
+        """Once, before the first tokens."""
+
     def __init__(
         self,
         *,
@@ -297,10 +320,11 @@ class LlmServiceGenerateResponse(google.protobuf.message.Message):
         tokens: Global___TokensMade | None = ...,
         finished: Global___SequenceFinished | None = ...,
         bars_made: Global___BarsMade | None = ...,
+        begun: Global___Begun | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["admitted", b"admitted", "bars_made", b"bars_made", "event", b"event", "finished", b"finished", "item_landed", b"item_landed", "item_needed", b"item_needed", "tokens", b"tokens"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["admitted", b"admitted", "bars_made", b"bars_made", "event", b"event", "finished", b"finished", "item_landed", b"item_landed", "item_needed", b"item_needed", "tokens", b"tokens"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["admitted", "item_needed", "item_landed", "tokens", "finished", "bars_made"] | None: ...
+    def HasField(self, field_name: typing.Literal["admitted", b"admitted", "bars_made", b"bars_made", "begun", b"begun", "event", b"event", "finished", b"finished", "item_landed", b"item_landed", "item_needed", b"item_needed", "tokens", b"tokens"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["admitted", b"admitted", "bars_made", b"bars_made", "begun", b"begun", "event", b"event", "finished", b"finished", "item_landed", b"item_landed", "item_needed", b"item_needed", "tokens", b"tokens"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["admitted", "item_needed", "item_landed", "tokens", "finished", "bars_made", "begun"] | None: ...
 
 Global___LlmServiceGenerateResponse: typing_extensions.TypeAlias = LlmServiceGenerateResponse
 

@@ -596,7 +596,7 @@ class GetOverviewResponse(google.protobuf.message.Message):
     num_inflight: builtins.int
     """Requests being served."""
     num_queued: builtins.int
-    """Of these, those that no LLM replica has admitted yet."""
+    """Of these, those that no LLM replica has begun to compute."""
     @property
     def slos(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SloStatus]:
         """Every promise, in the manifest's order."""

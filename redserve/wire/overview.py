@@ -71,7 +71,7 @@ class Overview:
         time_per_output_token: Mean time between tokens of complete answers.
         request_duration: Arrival to end of complete answers.
         num_inflight: Requests being served.
-        num_queued: Of these, those that no LLM replica has admitted yet.
+        num_queued: Of these, those that no LLM replica has begun to compute.
         replicas: By pool, then address.
     """
 

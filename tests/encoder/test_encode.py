@@ -85,10 +85,12 @@ async def test_batches_reach_across_requests_up_to_c_rows() -> None:
             calls.append(asyncio.create_task(b.encode(f"r{number}", [item(0, data)])))
             await b.waiting(number + 2)
         await b.prepared(*rest[:4])
+        assert b.metric("redserve_encode_queue_oldest_seconds") > 0  # of the last one
         gate.open()
         await asyncio.gather(*calls)
         assert [len(batch) for batch in b.fake.batches] == [1, 4, 1]
         assert b.fake.batches[1] == tuple(sha(data) for data in rest[:4])
+        assert b.metric("redserve_encode_queue_oldest_seconds") == 0
         assert b.metric("redserve_encode_batch_rows_sum") == 24
         assert b.metric("redserve_encode_images_total") == 6
 

@@ -124,6 +124,7 @@ class Answer:
     admitted: pb.Admitted | None = None
     landed: list[tuple[int, int]] = field(default_factory=list)
     needed: list[pb.ItemNeeded] = field(default_factory=list)
+    begun: list[pb.Begun] = field(default_factory=list)
     bars: list[TimelineBar] = field(default_factory=list)
     finished: pb.SequenceFinished | None = None
 
@@ -157,6 +158,10 @@ class Call:
                 answer.landed.append((response.item_landed.index, response.item_landed.attempt))
             case "item_needed":
                 answer.needed.append(response.item_needed)
+            case "begun":
+                assert answer.admitted is not None
+                assert not answer.token_ids
+                answer.begun.append(response.begun)
             case "tokens":
                 answer.text += response.tokens.text
                 answer.token_ids += [token.token_id for token in response.tokens.tokens]

@@ -204,6 +204,18 @@ async def test_model_info(service: Service) -> None:
     assert sampling.max_tokens == 200
 
 
+async def test_the_first_chunk_is_told_once_when_it_has_run(service: Service) -> None:
+    asked = question("r", 1)
+    call = service.call(asked)
+    await call.until("admitted")
+    assert (await service.encoder.announce(asked, 0)).accepted
+    answer = await call.finish()
+    assert answer.finished is not None
+    (begun,) = answer.begun
+    queue = next(bar for bar in answer.finished.bars if bar.name == "queue")
+    assert begun.start_ns == queue.end_unix_ns
+
+
 async def test_metrics_count_what_happened(service: Service) -> None:
     await service.call(question("r")).finish()
     value = service.replica.registry.get_sample_value

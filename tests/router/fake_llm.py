@@ -176,6 +176,7 @@ class FakeLlm(LlmServiceServicer):
                 )
             await sequence.wait_for_items(needed | self.ask_covered)
             prefill = Bar(self.name, "prefill", start_ns, now_ns())
+            yield pb.LlmServiceGenerateResponse(begun=pb.Begun(start_ns=start_ns))
             if request.watched:
                 made = pb.BarsMade(bars=[bar_to_proto(prefill)])
                 yield pb.LlmServiceGenerateResponse(bars_made=made)

@@ -270,6 +270,24 @@ async def test_the_age_of_the_oldest_waiting_request_is_known():
         assert c.router.registry.get_sample_value(name) == 0
 
 
+async def test_a_request_that_waits_in_an_engine_is_queued():
+    async with cluster() as c:
+        value = c.router.registry.get_sample_value
+        c.encoders[0].act = lambda *_: Hang()  # the engine admits it, and cannot begin
+        stream = c.stub.Generate(question(picture("red")))
+        assert (await stream.read()).HasField("started")
+        assert value("redserve_queue_requests") == 1
+        assert (value("redserve_queue_oldest_seconds") or 0.0) > 0
+        assert c.router.dispatcher.num_queued == 1
+        assert value("redserve_queue_seconds_count") == 0
+        stream.cancel()
+        await c.llms[0].journal.wait_count("generate_cancelled", 1)
+        assert (await c.ask(question("what"))).text == TEXT
+        assert value("redserve_queue_requests") == 0
+        assert value("redserve_queue_oldest_seconds") == 0
+        assert value("redserve_queue_seconds_count") == 1
+
+
 async def test_client_that_goes_while_images_are_described():
     async with cluster() as c:
         c.encoders[0].describe_gate = asyncio.Event()

@@ -376,6 +376,45 @@ def test_admission_leaves_room_for_what_runs() -> None:
     assert careful.stats().preemptions_total == 0
 
 
+def test_batches_that_lack_blocks_are_counted() -> None:
+    scheduler = make_scheduler(num_blocks=8, reserve_ratio=1.0, reserve_prompts=True)
+    scheduler.add(text("a", 8, max_tokens=17))
+    step(scheduler)
+    step(scheduler)
+    assert scheduler.stats().starved_batches_total == 0  # nobody waits
+    scheduler.add(text("b", (2,) * 12, max_tokens=9))
+    num_steps = 0
+    while scheduler.sequence(key("a")) is not None:
+        if all(name == "a" for name, *_ in step(scheduler)):
+            num_steps += 1
+    assert num_steps > 3
+    assert scheduler.stats().starved_batches_total == num_steps
+    drain(scheduler)
+    assert scheduler.stats().starved_batches_total == num_steps
+
+
+def test_who_waits_for_a_place_among_few_sequences_lacks_no_blocks() -> None:
+    scheduler = make_scheduler(num_blocks=50, prefix_cache=False, max_sequences=1)
+    scheduler.add(text("a", 8, max_tokens=5))
+    scheduler.add(text("b", (2,) * 8, max_tokens=5))
+    drain(scheduler)
+    assert scheduler.is_idle
+    assert scheduler.stats().starved_batches_total == 0
+
+
+def test_a_batch_that_takes_blocks_away_lacks_them() -> None:
+    scheduler = make_scheduler(num_blocks=5, prefix_cache=False)
+    scheduler.add(text("a", 6, max_tokens=12))
+    scheduler.add(text("b", 6, max_tokens=12))
+    num_steps = 0
+    while scheduler.stats().num_preempted == 0:
+        assert scheduler.stats().starved_batches_total == 0
+        step(scheduler)
+        num_steps += 1
+    assert num_steps > 1
+    assert scheduler.stats().starved_batches_total == 1
+
+
 # -- ends ------------------------------------------------------------------------------------
 
 

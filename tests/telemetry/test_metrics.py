@@ -93,17 +93,20 @@ def test_labels_are_known():
         ),
         (
             EncoderMetrics,
-            "encode queue queue_oldest preprocess images batch_images batch_rows cache_hits cache_misses "
-            "cache_evictions cache_returns cache_bytes joined queued_rows errors",
+            "encode queue queue_oldest preprocess images batch_images batch_rows cache_hits "
+            "cache_misses cache_evictions cache_returns cache_bytes joined queued_rows errors",
         ),
         (
             LLMMetrics,
             "prefill decode queue_wait step batch_tokens batch_sequences ready_tokens "
-            "schedulable_tokens sequences kv_blocks kv_cache_utilization preemptions "
+            "schedulable_tokens sequences kv_blocks kv_cache_utilization preemptions starved_steps "
             "prefix_cache_query_tokens prefix_cache_hit_tokens generated_tokens arena_bytes "
             "items_dropped transport_check transport_check_failures",
         ),
-        (TransportMetrics, "moved_bytes pull errors info pool_bytes read_server_restarts"),
+        (
+            TransportMetrics,
+            "moved_bytes pull errors info fallbacks pool_bytes read_server_restarts",
+        ),
     ],
 )
 def test_attributes_are_the_metrics(kind: type, attributes: str):

@@ -30,6 +30,11 @@ class EncoderMetrics:
             "redserve_encode_queue_seconds", "Time that an image waited for its batch",
             buckets=SHORT_BUCKETS, registry=registry,
         )  # fmt: skip
+        self.queue_oldest = Gauge(
+            "redserve_encode_queue_oldest_seconds",
+            "Age of the image that has waited for its batch the longest; 0 if none waits",
+            registry=registry,
+        )  # fmt: skip
         self.preprocess = Histogram(
             "redserve_encode_preprocess_seconds", "Decoding and resizing one image",
             buckets=SHORT_BUCKETS, registry=registry,

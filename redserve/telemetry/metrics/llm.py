@@ -67,6 +67,11 @@ class LLMMetrics:
             "redserve_preemptions", "Sequences that lost their blocks to others",
             registry=registry,
         )  # fmt: skip
+        self.starved_steps = Counter(
+            "redserve_kv_starved_steps",
+            "Micro-batches that left a sequence out, or took its blocks, for want of KV blocks",
+            registry=registry,
+        )  # fmt: skip
         self.prefix_cache_query_tokens = Counter(
             "redserve_prefix_cache_query_tokens", "Prompt tokens looked up in the prefix cache",
             registry=registry,

@@ -37,15 +37,17 @@ class RouterMetrics:
             buckets=DURATION_BUCKETS, registry=registry,
         )  # fmt: skip
         self.queue_requests = Gauge(
-            "redserve_queue_requests", "Requests that wait at the router", registry=registry
-        )
+            "redserve_queue_requests",
+            "Requests that no engine has begun to compute: they are being prepared, wait for the "
+            "first embedding, or for their turn at the router or at an engine", registry=registry,
+        )  # fmt: skip
         self.queue_oldest = Gauge(
             "redserve_queue_oldest_seconds",
-            "Age of the request that has waited at the router the longest; 0 if none waits",
+            "Age of the request that has waited the longest for its first step; 0 if none waits",
             registry=registry,
         )  # fmt: skip
         self.queue = Histogram(
-            "redserve_queue_seconds", "Time that a request waited at the router",
+            "redserve_queue_seconds", "Arrival of a request until its first step at an engine",
             buckets=SHORT_BUCKETS, registry=registry,
         )  # fmt: skip
         self.overlap_ratio = Histogram(

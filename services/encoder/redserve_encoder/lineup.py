@@ -69,6 +69,11 @@ class Lineup:
         return self._batcher.queued_rows + self._lined_up_rows
 
     @property
+    def oldest_ns(self) -> int | None:
+        """When what has waited for its batch the longest came in; from any thread."""
+        return min((delivery.submitted_ns for delivery in tuple(self._queued)), default=None)
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing waits."""
         return not self._lined_up and not len(self._batcher)

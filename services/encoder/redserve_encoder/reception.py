@@ -92,6 +92,7 @@ class Reception:
         self.load_watch = LoadWatch(self.load)
         self.work_changed = asyncio.Event()
         parts.cache.on_room(self.lineup_changed)
+        parts.metrics.queue_oldest.set_function(self._oldest_wait_s)
 
     def set_serving(self, *, serving: bool) -> None:
         """Say whether new work is taken."""
@@ -112,6 +113,10 @@ class Reception:
             cache_bytes=self._parts.cache.used_bytes,
             serving=self._serving,
         )
+
+    def _oldest_wait_s(self) -> float:
+        oldest_ns = self.lineup.oldest_ns
+        return 0.0 if oldest_ns is None else max(0, self._parts.now_ns() - oldest_ns) / 1e9
 
     def changed(self) -> None:
         """Something that the load shows may have changed."""

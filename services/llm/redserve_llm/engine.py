@@ -270,7 +270,7 @@ class Engine:
             for key, error in harvest.failures.items():
                 self._ledger.end(key, error)
             self._scheduler.update(batch.batch_id, harvest.outcomes)
-            for live in self._ledger.tell(harvest.deltas, harvest.worked):
+            for live in self._ledger.tell(harvest.deltas, (*harvest.begun, *harvest.worked)):
                 self._metrics.ended(live.timeline)
             self._ledger.report()
             self._publish(end_ns)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from redserve.errors import InternalError
 from redserve.scheduling import Outcome
 from redserve.telemetry.log import get_logger
-from redserve_llm.notices import Delta, Worked
+from redserve_llm.notices import Begun, Delta, Worked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,12 +28,14 @@ class Harvest:
 
     Attributes:
         deltas: What clients get.
+        begun: Sequences whose first chunk this was.
         worked: What those who watch get.
         outcomes: What the scheduler gets.
         failures: Sequences whose token could not be taken.
     """
 
     deltas: list[Delta] = field(default_factory=list)
+    begun: list[Begun] = field(default_factory=list)
     worked: list[Worked] = field(default_factory=list)
     outcomes: dict[SequenceKey, Outcome] = field(default_factory=dict)
     failures: dict[SequenceKey, RedServeError] = field(default_factory=dict)
@@ -60,6 +62,8 @@ def gather(
         live = ledger.live(chunk.key)
         if live is None:
             continue  # aborted while the step ran
+        if live.timeline.first_chunk_ns is None:
+            harvest.begun.append(Begun(chunk.key, start_ns))
         bars = live.timeline.chunk(chunk, start_ns, end_ns)
         if live.watched and bars:
             harvest.worked.append(Worked(chunk.key, bars))

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from redserve_llm.notices import Delta, Ended, Failed, Gone, RowsNeeded, RowsUsed, Worked
+from redserve_llm.notices import Begun, Delta, Ended, Failed, Gone, RowsNeeded, RowsUsed, Worked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ class ItemNeeded:
     why: str
 
 
-CallEvent = Delta | Worked | Ended | Failed | ItemLanded | ItemNeeded
+CallEvent = Delta | Begun | Worked | Ended | Failed | ItemLanded | ItemNeeded
 
 
 class Hub:

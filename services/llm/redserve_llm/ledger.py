@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from redserve.errors import RedServeError
     from redserve.scheduling import Scheduler
     from redserve_llm.live_sequence import LiveSequence
-    from redserve_llm.notices import Delta, Notice, Outlet, Worked
+    from redserve_llm.notices import Begun, Delta, Notice, Outlet, Worked
     from redserve_llm.runner.interface import ItemRows, ModelRunner
 
 
@@ -107,7 +107,9 @@ class Ledger:
         self.report()
         return True
 
-    def tell(self, deltas: Sequence[Delta], worked: Sequence[Worked] = ()) -> list[LiveSequence]:
+    def tell(
+        self, deltas: Sequence[Delta], worked: Sequence[Begun | Worked] = ()
+    ) -> list[LiveSequence]:
         """Pass on what a step made and did, and the ends of those that it completed.
 
         Returns:

@@ -24,6 +24,14 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """The first chunk of a sequence has run, in a step that started then."""
+
+    key: SequenceKey
+    start_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Worked:
     """What was just done for a sequence that is watched; `Ended` has these bars again."""
 
@@ -82,7 +90,7 @@ class Gone:
     key: SequenceKey
 
 
-Notice = Delta | Worked | Ended | Failed | RowsUsed | RowsNeeded | Gone
+Notice = Delta | Begun | Worked | Ended | Failed | RowsUsed | RowsNeeded | Gone
 
 
 class Outlet(Protocol):

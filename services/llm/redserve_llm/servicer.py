@@ -21,7 +21,7 @@ from redserve.wire.types import (
 )
 from redserve_llm.delivery import Announcement
 from redserve_llm.hub import ItemLanded, ItemNeeded
-from redserve_llm.notices import Delta, Ended, Failed, Worked
+from redserve_llm.notices import Begun, Delta, Ended, Failed, Worked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -214,6 +214,8 @@ def _to_proto(event: CallEvent) -> pb.LlmServiceGenerateResponse:
                 index=event.item_index, lost_attempt=event.lost_attempt, why=event.why
             )
             return pb.LlmServiceGenerateResponse(item_needed=needed)
+        case Begun():
+            return pb.LlmServiceGenerateResponse(begun=pb.Begun(start_ns=event.start_ns))
         case Worked():
             bars_made = pb.BarsMade(bars=map(bar_to_proto, event.bars))
             return pb.LlmServiceGenerateResponse(bars_made=bars_made)

@@ -26,7 +26,7 @@ class StepMetrics:
         self._metrics = metrics
         self._reported_ns = 0
         self._queue_wait_s = 0.0
-        self._totals = (0, 0, 0)
+        self._totals = (0, 0, 0, 0)
 
     def step(self, batch: MicroBatch, num_sampled: int, seconds: float) -> None:
         """A step ran."""
@@ -75,11 +75,13 @@ class StepMetrics:
         metrics.kv_cache_utilization.set(used / stats.blocks_total)
         totals = (
             stats.preemptions_total,
+            stats.starved_batches_total,
             stats.prefix_query_tokens_total,
             stats.prefix_hit_tokens_total,
         )
         counters = (
             metrics.preemptions,
+            metrics.starved_steps,
             metrics.prefix_cache_query_tokens,
             metrics.prefix_cache_hit_tokens,
         )

@@ -119,13 +119,20 @@ class SequenceFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """The first chunk of the sequence has run, in a step that started then."""
+
+    start_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class BarsMade:
     """What was just done for a sequence that is watched; the last event has it again."""
 
     bars: tuple[Bar, ...]
 
 
-LlmEvent = Admitted | ItemNeeded | ItemLanded | BarsMade | NewTokens | SequenceFinished
+LlmEvent = Admitted | Begun | ItemNeeded | ItemLanded | BarsMade | NewTokens | SequenceFinished
 
 
 class LlmClient:
@@ -216,6 +223,8 @@ def _event(response: pb.LlmServiceGenerateResponse) -> LlmEvent:
         case "item_needed":
             needed = response.item_needed
             return ItemNeeded(needed.index, needed.lost_attempt, needed.why)
+        case "begun":
+            return Begun(response.begun.start_ns)
         case "bars_made":
             return BarsMade(tuple(map(bar_from_proto, response.bars_made.bars)))
         case "finished":

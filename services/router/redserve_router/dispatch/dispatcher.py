@@ -46,8 +46,8 @@ class Dispatcher:
 
     @property
     def num_queued(self) -> int:
-        """Of these, those that no LLM replica has admitted yet."""
-        return sum(not life.admitted_ns for life in self._living)
+        """Of these, those that no LLM replica has begun to compute."""
+        return sum(not life.begun_ns for life in self._living)
 
     async def answer(
         self, question: Question, timeout_s: float | None
@@ -107,16 +107,16 @@ class Dispatcher:
         finally:
             self._living.discard(life)
             metrics.inflight.set(self.num_inflight)
-            if not life.admitted_ns:
+            if not life.begun_ns:
                 metrics.queue_requests.dec()
             close_accounts(life, self._services, timeline.build(), ended_by)
             if ended_by is not None or any(state.attempt > 1 for state in life.items):
                 self._clean_up(life)
 
     def _oldest_wait_s(self) -> float:
-        """Of the request that no LLM replica has admitted for the longest; from any thread."""
+        """Of the request that has waited the longest for its first chunk; from any thread."""
         living = tuple(self._living)
-        waiting = [life.received_ns for life in living if not life.admitted_ns]
+        waiting = [life.received_ns for life in living if not life.begun_ns]
         return max(0, now_ns() - min(waiting)) / 1e9 if waiting else 0.0
 
     def _check_room(self) -> None:

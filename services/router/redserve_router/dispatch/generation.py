@@ -10,7 +10,7 @@ from redserve.errors import Cancelled, InternalError, Overloaded, RedServeError,
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.tracing import Origin, running
 from redserve_router.answer import NewTokens
-from redserve_router.clients.llm import Admitted, BarsMade, ItemNeeded, SequenceFinished
+from redserve_router.clients.llm import Admitted, BarsMade, Begun, ItemNeeded, SequenceFinished
 from redserve_router.dispatch.item_state import Outcome
 from redserve_router.dispatch.spans import call_span
 from redserve_router.tasks import task_group
@@ -55,6 +55,7 @@ class Generation:
         items: State of every item of the request.
         hire_courier: Makes the courier inside the generation's task group.
         on_admitted: Called once, when the replica has queued the sequence.
+        on_begun: Called once, when its first chunk has run: with the step's start.
         on_tokens: Called for all new text.
         on_bars: Called for what the replica has just done; None if nobody watches.
     """
@@ -67,6 +68,7 @@ class Generation:
         *,
         hire_courier: Callable[[asyncio.TaskGroup], ItemCourier],
         on_admitted: Callable[[Admitted], None],
+        on_begun: Callable[[int], None],
         on_tokens: Callable[[NewTokens], None],
         on_bars: Callable[[tuple[Bar, ...]], None] | None = None,
     ) -> None:
@@ -75,6 +77,7 @@ class Generation:
         self._items = items
         self._hire_courier = hire_courier
         self._on_admitted = on_admitted
+        self._on_begun = on_begun
         self._on_tokens = on_tokens
         self._on_bars = on_bars
 
@@ -100,6 +103,8 @@ class Generation:
                         self._on_tokens(event)
                     case Admitted():
                         self._admitted(event, courier)
+                    case Begun():
+                        self._on_begun(event.start_ns)
                     case BarsMade() if self._on_bars is not None:
                         self._on_bars(event.bars)
                     case ItemNeeded():

@@ -66,6 +66,7 @@ class RequestLife:
         made: Tokens sent to the client.
         last_token_ns: When the last of them left; 0 before that.
         admitted_ns: When an LLM replica first queued it; 0 before that.
+        begun_ns: When a replica started the first step for it; 0 before it is told of that.
         used_encoders: Encoders that may hold something for it.
         finished: The last event of its last generation.
     """
@@ -89,6 +90,7 @@ class RequestLife:
         self.made: list[int] = []
         self.last_token_ns = 0
         self.admitted_ns = 0
+        self.begun_ns = 0
         self.used_encoders: set[EncoderReplica] = set()
         self.finished: SequenceFinished | None = None
         self._question = question
@@ -178,6 +180,7 @@ class RequestLife:
             self.items,
             hire_courier=hire_courier,
             on_admitted=self._on_admitted,
+            on_begun=self._on_begun,
             on_tokens=self._on_tokens,
             on_bars=self._tell_progress if self._question.watched else None,
         )
@@ -228,13 +231,10 @@ class RequestLife:
         if self.admitted_ns:
             return  # a later generation goes on where the client already is
         self.admitted_ns = now_ns()
-        services = self._services
-        services.metrics.queue_requests.dec()
-        services.metrics.queue.observe((self.admitted_ns - self._question.received_ns) / 1e9)
         self._send(
             Started(
                 request_id=self._question.request_id,
-                model=services.model_name,
+                model=self._services.model_name,
                 num_prompt_tokens=self.num_prompt_tokens,
                 num_item_tokens=tuple(state.item.num_rows for state in self.items),
             )
@@ -243,6 +243,15 @@ class RequestLife:
             needed = tuple(sorted(event.needed_items))
             self._send(Progress(self.admitted_ns, self._timeline.bars, needed))
             self._timeline.listener = self._tell_progress
+
+    def _on_begun(self, start_ns: int) -> None:
+        if self.begun_ns:
+            return
+        # By the clock of another machine; a wait is never negative.
+        self.begun_ns = max(start_ns, self.received_ns)
+        metrics = self._services.metrics
+        metrics.queue_requests.dec()
+        metrics.queue.observe((self.begun_ns - self.received_ns) / 1e9)
 
     def _tell_progress(self, bars: tuple[Bar, ...]) -> None:
         awaited = tuple(state.index for state in self.items if state.outcome is None)

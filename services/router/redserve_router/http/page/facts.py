@@ -37,7 +37,7 @@ class PageFacts:
         output_tokens_per_s: Tokens that left.
         latencies: By name, of the last five minutes.
         num_inflight: Requests being served.
-        num_queued: Of these, those that no LLM replica has admitted yet.
+        num_queued: Of these, those that no LLM replica has begun to compute.
         pools: Encoders and LLM engines.
     """
 
