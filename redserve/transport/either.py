@@ -10,34 +10,42 @@ from redserve.telemetry.log import get_logger
 from redserve.transport.base import PeerUnreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redserve.transport.base import Descriptor, PeerInfo, Transport
     from redserve.transport.buffer import Buffer
 
 log = get_logger()
 
-MAX_PROVEN: Final = 1024
-"""Incarnations remembered as reached by the fast path."""
+MAX_REMEMBERED: Final = 1024
+"""Incarnations remembered as reached by the fast path, and as many as not reached by it."""
 
 
 class EitherTransport:
     """`Transport` that chooses per peer. Belongs to one event loop.
 
     A peer that offers the fast path and has never been reached by it (another fabric, another
-    release of the library, a switch that swallows it) is asked by the other one from then on, and
-    a log line says so. What worked once is no question of the way any more: a failure is a
-    failure, and the fast path is taken again.
+    release of the library, a switch that swallows it) is asked by the other one from then on, also
+    after it was removed and added again, and a log line says so. What worked once is no question
+    of the way any more: a failure is a failure, and the fast path is taken again.
 
     Args:
         fast: One-sided reads.
         plain: What every producer serves.
+        on_fallback: Called for every tensor that came by `plain` from a peer that offers the fast
+            path.
     """
 
-    def __init__(self, fast: Transport, plain: Transport) -> None:
+    def __init__(
+        self, fast: Transport, plain: Transport, on_fallback: Callable[[], None] = lambda: None
+    ) -> None:
         self.kind = fast.kind
         self._fast = fast
         self._plain = plain
+        self._on_fallback = on_fallback
         self._fast_peers: set[str] = set()
         self._proven: dict[str, None] = {}  # oldest first
+        self._given_up: dict[str, None] = {}  # oldest first
 
     def local_info(self) -> PeerInfo:
         """See `Transport`."""
@@ -46,7 +54,7 @@ class EitherTransport:
     def add_peer(self, peer: PeerInfo) -> None:
         """See `Transport`."""
         self._plain.add_peer(peer)
-        if peer.backend != self._fast.local_info().backend:
+        if peer.backend != self._fast.local_info().backend or peer.incarnation in self._given_up:
             return
         try:
             self._fast.add_peer(peer)
@@ -79,12 +87,14 @@ class EitherTransport:
                     self._give_up(incarnation, error)
                 raise
             else:
-                self._remember(incarnation)
+                _remember(self._proven, incarnation)
                 return
         left_s = ends_at - loop.time()
         if left_s <= 0:
             raise DeadlineExceeded("the deadline of the transfer has passed")
         await self._plain.pull(descriptor, destination, left_s)
+        if incarnation in self._given_up:
+            self._on_fallback()
 
     def kind_for(self, incarnation: str) -> str:
         """See `Transport`."""
@@ -97,11 +107,13 @@ class EitherTransport:
         return all(ended)
 
     def _give_up(self, incarnation: str, error: Exception) -> None:
+        _remember(self._given_up, incarnation)
         self._fast_peers.discard(incarnation)
         self._fast.remove_peer(incarnation)
         log.warning("no RDMA to a peer that offers it, using gRPC", why=str(error))
 
-    def _remember(self, incarnation: str) -> None:
-        self._proven[incarnation] = None
-        while len(self._proven) > MAX_PROVEN:
-            del self._proven[next(iter(self._proven))]
+
+def _remember(incarnations: dict[str, None], incarnation: str) -> None:
+    incarnations[incarnation] = None
+    while len(incarnations) > MAX_REMEMBERED:
+        del incarnations[next(iter(incarnations))]

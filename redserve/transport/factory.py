@@ -69,7 +69,7 @@ def make_consumer(
     if endpoint is not None:
         info = peer_info(endpoint, pool, incarnation, advertise_address)
         fast = NixlTransport(_one_sided(kind), endpoint, info)
-        transport = EitherTransport(fast, transport) if kind == AUTO else fast
+        transport = _either(fast, transport, metrics) if kind == AUTO else fast
     _begin_pulls(metrics, transport.kind, *((grpc_stream.BACKEND,) if kind == AUTO else ()))
     return Puller(transport, _connect_by_grpc, incarnation, pool, metrics)
 
@@ -204,6 +204,12 @@ def _connect_in_process(peer: PeerInfo) -> Producer:
 def _new_incarnation(name: str) -> str:
     """Unique for ever: a process that restarts under the same name is another peer."""
     return f"{name}-{uuid.uuid4().hex[:12]}"
+
+
+def _either(fast: Transport, plain: Transport, metrics: TransportMetrics | None) -> Transport:
+    if metrics is None:
+        return EitherTransport(fast, plain)
+    return EitherTransport(fast, plain, metrics.fallbacks.inc)
 
 
 def _begin_pulls(metrics: TransportMetrics | None, *transports: str) -> None:

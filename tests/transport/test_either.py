@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from redserve.errors import DeadlineExceeded, PeerLost
+from redserve.telemetry.metrics.transport import TransportMetrics
+from redserve.transport import factory
 from redserve.transport.base import Descriptor, PeerInfo, PeerUnreachable
 from redserve.transport.buffer import Buffer, Segment
 from redserve.transport.either import EitherTransport
 from redserve.transport.nixl.library import version
 from redserve.transport.nixl.transport import NixlTransport
 from redserve.transport.pool import Pool
-from tests.transport.links import make_link
+from tests.transport.links import linked, make_link, payload
 
 FAST = PeerInfo("p-1", "nixl", "there")
 LEASE = Descriptor("p-1", (Segment(0, 10),), 1, 30.0, None)
@@ -66,10 +69,14 @@ class Way:
 class World:
     fast: Way = field(default_factory=lambda: Way("rdma", "nixl"))
     plain: Way = field(default_factory=lambda: Way("grpc", "grpc"))
+    num_fallbacks: int = 0
 
     def __post_init__(self) -> None:
-        self.both = EitherTransport(self.fast, self.plain)
+        self.both = EitherTransport(self.fast, self.plain, self.count)
         self.region = Pool(4096).alloc(10)
+
+    def count(self) -> None:
+        self.num_fallbacks += 1
 
     async def pull(self) -> None:
         await self.both.pull(LEASE, self.region, 5)
@@ -86,6 +93,7 @@ async def test_rdma_to_who_has_it_and_grpc_to_others():
     await other.pull()
     assert (other.fast.num_pulls, other.plain.num_pulls) == (0, 1)
     assert other.both.kind_for("p-1") == "grpc"
+    assert world.num_fallbacks == other.num_fallbacks == 0
 
 
 async def test_no_way_goes_the_other_way_at_once_because_nothing_will_land():
@@ -97,6 +105,7 @@ async def test_no_way_goes_the_other_way_at_once_because_nothing_will_land():
     await world.pull()
     assert (world.fast.num_pulls, world.plain.num_pulls) == (1, 2)
     assert world.both.kind_for("p-1") == "grpc"
+    assert world.num_fallbacks == 2
 
 
 @pytest.mark.parametrize("error", [PeerLost("broke"), DeadlineExceeded("hangs")])
@@ -109,9 +118,36 @@ async def test_a_failure_before_the_first_success_is_told_and_the_next_pull_goes
     world.both.add_peer(FAST)
     with pytest.raises(type(error)):
         await world.pull()
-    assert world.plain.num_pulls == 0
+    assert (world.plain.num_pulls, world.num_fallbacks) == (0, 0)
     await world.pull()
-    assert world.plain.num_pulls == 1
+    assert (world.plain.num_pulls, world.num_fallbacks) == (1, 1)
+
+
+async def test_a_peer_that_was_given_up_stays_so_when_it_is_connected_to_anew():
+    """As whoever pulls does after a `PeerLost`."""
+    world = World()
+    world.fast.errors = [PeerLost("broke")]
+    world.both.add_peer(FAST)
+    with pytest.raises(PeerLost):
+        await world.pull()
+    world.both.remove_peer("p-1")
+    world.both.add_peer(FAST)
+    await world.pull()
+    assert (world.fast.num_pulls, world.plain.num_pulls) == (1, 1)
+    another = replace(FAST, incarnation="p-2")
+    world.both.add_peer(another)
+    await world.both.pull(replace(LEASE, incarnation="p-2"), world.region, 5)
+    assert world.fast.num_pulls == 2
+
+
+async def test_what_fails_by_grpc_too_is_no_fallback():
+    world = World()
+    world.fast.errors = [PeerUnreachable("another fabric")]
+    world.plain.errors = [PeerLost("is dead")]
+    world.both.add_peer(FAST)
+    with pytest.raises(PeerLost, match="dead"):
+        await world.pull()
+    assert world.num_fallbacks == 0
 
 
 async def test_what_worked_once_is_tried_again_after_a_failure():
@@ -126,6 +162,7 @@ async def test_what_worked_once_is_tried_again_after_a_failure():
         world.both.add_peer(FAST)
     await world.pull()
     assert (world.fast.num_pulls, world.plain.num_pulls) == (4, 0)
+    assert world.num_fallbacks == 0
 
 
 async def test_a_peer_of_another_release_is_asked_by_grpc():
@@ -133,7 +170,43 @@ async def test_a_peer_of_another_release_is_asked_by_grpc():
     world.fast.refuses = True
     world.both.add_peer(FAST)
     await world.pull()
-    assert world.plain.num_pulls == 1
+    assert (world.plain.num_pulls, world.num_fallbacks) == (1, 1)
+
+
+@pytest.mark.parametrize("error", [PeerUnreachable("another fabric"), PeerLost("broke")])
+async def test_metrics_of_a_process_tell_that_it_fell_back_although_it_has_rdma(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+):
+    way = Way("rdma", "nixl", [error])
+    monkeypatch.setattr(factory, "_endpoint", lambda kind, *_, **__: kind == "auto" or None)
+    monkeypatch.setattr(factory, "peer_info", lambda *_: PeerInfo("c-1", "nixl", ""))
+    monkeypatch.setattr(factory, "NixlTransport", lambda *_: way)
+    async with linked(make_link("grpc")) as link:
+        pool = link.consumer_pool
+        metrics = TransportMetrics(registry := CollectorRegistry())
+        puller = factory.make_consumer("auto", pool, "consumer", "", metrics)
+        peer = replace(link.side.peer_info, backend="nixl")
+        data = payload(1000)
+        link.offer("k", data)
+        destination = pool.alloc(1000)
+
+        def metric(name: str, **labels: str) -> float | None:
+            return registry.get_sample_value(name, labels)
+
+        assert metric("redserve_transport_fallbacks_total") == 0
+        if not isinstance(error, PeerUnreachable):
+            with pytest.raises(PeerLost):
+                await puller.pull(peer, "k", destination, 5)
+            assert metric("redserve_transport_fallbacks_total") == 0
+        await puller.pull(peer, "k", destination, 5)
+        assert bytes(destination.view) == bytes(data)
+        assert metric("redserve_transport_fallbacks_total") == 1
+        assert metric("redserve_transport_info", transport="rdma") == 1
+        assert metric("redserve_transport_info", transport="grpc") is None
+        by_grpc = {"transport": "grpc", "direction": "in"}
+        assert metric("redserve_transport_bytes_total", **by_grpc) == 1000
+        destination.free()
+        await puller.close()
 
 
 async def test_peers_that_would_harm_one_of_the_two_processes_are_refused():

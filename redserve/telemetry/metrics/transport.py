@@ -30,7 +30,12 @@ class TransportMetrics:
             ["transport", "reason"], registry=registry,
         )  # fmt: skip
         self.info = Gauge(
-            "redserve_transport_info", "1 for the data path in use", ["transport"],
+            "redserve_transport_info", "1 for the best data path of the process", ["transport"],
+            registry=registry,
+        )  # fmt: skip
+        self.fallbacks = Counter(
+            "redserve_transport_fallbacks",
+            "Tensors pulled by gRPC from a peer that offers RDMA too but was not reached by it",
             registry=registry,
         )  # fmt: skip
         self.pool_bytes = Gauge(
