@@ -15,25 +15,59 @@ if TYPE_CHECKING:
 
 QUARANTINED_SHARE: Final = 0.05
 """Of an engine's landing room; at a quarter the engine takes no new work."""
+FELL_BACK_WINDOW: Final = "15m"
+"""Embeddings may come seldom; one in so long tells how they come."""
 
 
 def transport_alerts(series: Series, spec: TransportSpec) -> Iterator[Alert]:
     """Alerts that the chosen type can have."""
-    slow = _slower_path(series, spec)
-    if slow:
-        yield Alert(
-            name=TRANSPORT_FELL_BACK,
-            severity="ticket",
-            expr=slow,
-            for_="10m",
-            summary=f"{series.service}: embeddings travel by {{{{ $labels.transport }}}}",
-            description=(
-                "{{ $labels.instance }} (pool {{ $labels.pool }}) moves embeddings by "
-                "{{ $labels.transport }} although RDMA is meant to be there. Answers are right; "
-                "more of the transfers is felt. Its log says *embeddings move by gRPC* and why."
-            ),
-        )
+    if slow := _slower_path(series, spec):
+        yield _slower(series, spec, slow)
+    if spec.type == "Auto":
+        yield _peer_not_reached(series)
     yield _quarantined(series)
+
+
+def _slower(series: Series, spec: TransportSpec, slow: str) -> Alert:
+    """A process has found at its start what it lacks."""
+    meant = "TCP" if spec.type == "TCP" else "RDMA"
+    if spec.type == "Auto":
+        hint = "Its log says *embeddings move by gRPC* and why."
+    else:
+        hint = "None falls back by itself: is it one from before the type was changed?"
+    return Alert(
+        name=TRANSPORT_FELL_BACK,
+        severity="ticket",
+        expr=slow,
+        for_="10m",
+        summary=f"{series.service}: embeddings travel by {{{{ $labels.transport }}}}",
+        description=(
+            "{{ $labels.instance }} (pool {{ $labels.pool }}) moves embeddings by "
+            f"{{{{ $labels.transport }}}} although {meant} is meant to be there. Answers are "
+            f"right; more of the transfers is felt. {hint}"
+        ),
+    )
+
+
+def _peer_not_reached(series: Series) -> Alert:
+    """Both ends have RDMA, and one did not reach the other by it.
+
+    `redserve_transport_info` does not tell: it is what a process has, whatever single peers do.
+    """
+    fallbacks = series.of("redserve_transport_fallbacks_total")
+    return Alert(
+        name=TRANSPORT_FELL_BACK,
+        severity="ticket",
+        expr=f"sum by ({OF_PROCESS}) (increase({fallbacks}[{FELL_BACK_WINDOW}])) > 0",
+        for_="10m",
+        summary=f"{series.service}: RDMA is there, and embeddings travel by gRPC",
+        description=(
+            "{{ $labels.instance }} (pool {{ $labels.pool }}) pulls embeddings by gRPC from a peer "
+            "that offers RDMA and was not reached by it. Answers are right; more of the transfers "
+            "is felt. Its log says *no RDMA to a peer that offers it* and why."
+        ),
+        labels=(("between", "peers"),),
+    )
 
 
 def _slower_path(series: Series, spec: TransportSpec) -> str:
