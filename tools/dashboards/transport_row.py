@@ -14,6 +14,7 @@ _BYTES: Final = "redserve_transport_bytes_total"
 _PULL: Final = "redserve_transport_pull_seconds"
 _ERRORS: Final = "redserve_transport_errors_total"
 _RESTARTS: Final = "redserve_transport_read_server_restarts_total"
+_FALLBACKS: Final = "redserve_transport_fallbacks_total"
 _RETRIES: Final = "redserve_item_retries_total"
 _ROOM: Final = "redserve_transport_pool_bytes"
 
@@ -37,9 +38,10 @@ def transport_row() -> Row:
                 ),
             ),
             lines(
-                "Data path in use",
-                "Processes by the data path that they have. gRPC beside RDMA means that some have "
-                "fallen back.",
+                "Data path",
+                "Processes by the best data path that they have. gRPC beside RDMA means that some "
+                "lack RDMA. Whether those that have it reach each other by it, *Throughput* and "
+                "*Errors and retries* tell.",
                 Look("short", width=6, stacking=StackingMode.NORMAL, decimals=0),
                 Query(
                     f"count by (pool, transport) ({in_use} == 1)",
@@ -66,11 +68,13 @@ def transport_row() -> Row:
             ),
             lines(
                 "Errors and retries",
-                "Pulls that failed and images that were dispatched again, per second. *All* is "
-                "drawn too, so that silence is seen as 0.",
+                "Pulls that failed, images that were dispatched again, and pulls by gRPC from a "
+                "peer that offers RDMA and was not reached by it, per second. *All* is drawn too, "
+                "so that silence is seen as 0.",
                 Look(PER_SECOND, width=12),
                 Query(or_zero(rate(_ERRORS, of=POOL)), "all errors"),
                 Query(or_zero(rate(_RETRIES)), "all retries"),
+                Query(or_zero(rate(_FALLBACKS, of=POOL)), "by gRPC instead of RDMA"),
                 Query(or_zero(rate(_RESTARTS, of=POOL)), "read servers started anew"),
                 Query(rate(_ERRORS, of=POOL, by="transport, reason"), "{{transport}} {{reason}}"),
                 Query(rate(_RETRIES, by="why"), "retry: {{why}}"),
