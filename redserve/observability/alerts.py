@@ -22,6 +22,7 @@ TRANSPORT_FELL_BACK: Final = "RedServeTransportFellBack"
 MEMORY_QUARANTINED: Final = "RedServeMemoryQuarantined"
 KV_CACHE_FULL: Final = "RedServeKVCacheFull"
 QUEUE_OLD: Final = "RedServeQueueOld"
+ENCODE_QUEUE_OLD: Final = "RedServeEncodeQueueOld"
 ENCODER_CACHE_THRASH: Final = "RedServeEncoderCacheThrash"
 
 ALERTS: Final = (
@@ -36,6 +37,7 @@ ALERTS: Final = (
     MEMORY_QUARANTINED,
     KV_CACHE_FULL,
     QUEUE_OLD,
+    ENCODE_QUEUE_OLD,
     ENCODER_CACHE_THRASH,
 )
 """Names of all alerts; each has a page of its own."""

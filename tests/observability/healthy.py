@@ -80,10 +80,19 @@ def healthy(length: int = LENGTH) -> dict[str, str]:
     made[of("redserve_discovery_synced")] = steady(1, length)
     made |= {serving("encoder", n): steady(1, length) for n in range(2)}
     made[serving("llm", 0)] = steady(1, length)
-    made[of("redserve_kv_cache_utilization_ratio", "llm-0")] = steady(0.5, length)
-    made[of("redserve_sequences", "llm-0", phase="waiting")] = steady(0, length)
+    made[of("redserve_kv_starved_steps_total", "llm-0")] = f"0+100x{length}"
+    made[of("redserve_step_seconds_count", "llm-0")] = f"0+1000x{length}"
+    made |= {
+        of("redserve_encode_queue_oldest_seconds", encoder): steady(0.2, length)
+        for encoder, pool in POOLS.items()
+        if pool == "encoder"
+    }
     for process, pool in POOLS.items():
+        if pool == "encoder":
+            for event in ("hits", "misses", "evictions", "returns"):
+                made[of(f"redserve_encoder_cache_{event}_total", process)] = steady(0, length)
         if pool != "router":
+            made[of("redserve_transport_fallbacks_total", process)] = steady(0, length)
             made[of("redserve_transport_info", process, transport="grpc")] = steady(1, length)
             for state, size in (("used", 400), ("free", 600), ("quarantined", 0)):
                 name = of("redserve_transport_pool_bytes", process, state=state)

@@ -70,11 +70,15 @@ ALL_RDMA: Final = {
     **{info(process, "rdma"): steady(1) for process in POOLS if process != "router-0"},
 }
 RDMA: Final = {"resourceName": "rdma/ib"}
-AGAIN: Final = of("redserve_item_retries_total", why="content_missing")
-ENCODED: Final = of("redserve_items_total", outcome="encoded")
+BYTES_MISSING: Final = of("redserve_item_retries_total", why="content_missing")
+FELL_BACK_PULLS: Final = of("redserve_transport_fallbacks_total", "llm-0")
+RETURNED: Final = of("redserve_encoder_cache_returns_total", "encoder-0")
+FOUND: Final = of("redserve_encoder_cache_hits_total", "encoder-0")
+MISSED: Final = of("redserve_encoder_cache_misses_total", "encoder-0")
 EVICTED: Final = of("redserve_encoder_cache_evictions_total", "encoder-0")
-KV: Final = of("redserve_kv_cache_utilization_ratio", "llm-0")
-WAITING: Final = of("redserve_sequences", "llm-0", phase="waiting")
+STARVED: Final = of("redserve_kv_starved_steps_total", "llm-0")
+STEPS: Final = of("redserve_step_seconds_count", "llm-0")
+ENCODE_OLDEST: Final = of("redserve_encode_queue_oldest_seconds", "encoder-0")
 OLDEST: Final = of("redserve_queue_oldest_seconds")
 NO_ENCODERS: Final = dict.fromkeys([serving("encoder", 0), serving("encoder", 1)], DOWN)
 FELL_BACK: Final = "RedServeTransportFellBack"
@@ -207,6 +211,32 @@ CASES: Final = {
         {**ALL_RDMA, info("llm-0", "rdma"): GONE, info("llm-0", "grpc"): steady(1)},
         {"15m": {f"{FELL_BACK} pool=llm"}},
     ),
+    "RDMA that does not reach a peer": Case(
+        {**ALL_RDMA, FELL_BACK_PULLS: "0x9 0+40x50"},
+        {"9m": set(), "15m": set(), "25m": {f"{FELL_BACK} pool=llm"}},
+    ),
+    "RDMA that was asked for and does not reach a peer": Case(
+        {**ALL_RDMA, FELL_BACK_PULLS: "0x9 0+40x50"},
+        {"15m": set(), "25m": {f"{FELL_BACK} pool=llm"}},
+        {"transport": {"rdma": RDMA}},
+    ),
+    "RDMA that does not reach a peer of which little is asked": Case(
+        {**ALL_RDMA, FELL_BACK_PULLS: "0x9 1x9 2x9 3x9 4x9 5x15"},
+        {"25m": {f"{FELL_BACK} pool=llm"}, "50m": {f"{FELL_BACK} pool=llm"}},
+    ),
+    "RDMA reaches the peer again": Case(
+        {**ALL_RDMA, FELL_BACK_PULLS: "0x4 0+40x15 600x40"},
+        {"18m": {f"{FELL_BACK} pool=llm"}, "40m": set()},
+    ),
+    "RDMA that fails both ways": Case(
+        {
+            **ALL_RDMA,
+            info("encoder-0", "rdma"): GONE,
+            info("encoder-0", "grpc"): steady(1),
+            FELL_BACK_PULLS: "0+40x60",
+        },
+        {"15m": {f"{FELL_BACK} pool=encoder", f"{FELL_BACK} pool=llm"}},
+    ),
     "RDMA and nothing else": Case(
         ALL_RDMA, {"50m": set()}, {"transport": {"type": "RDMA", "rdma": RDMA}}
     ),
@@ -224,26 +254,69 @@ CASES: Final = {
     "an encoder has leases on what it has evicted": Case(
         {pool_bytes("encoder-0", "quarantined"): steady(300)}, {"50m": set()}
     ),
-    "the KV cache is full and others wait": Case(
-        {KV: steady(0.99), WAITING: steady(3)},
-        {"10m": set(), "20m": {"RedServeKVCacheFull pool=llm"}},
+    "an engine lacks KV blocks in most steps": Case(
+        {STARVED: "0+600x60"}, {"9m": set(), "15m": {"RedServeKVCacheFull pool=llm"}}
     ),
-    "the KV cache is full and nobody waits": Case({KV: steady(0.99)}, {"50m": set()}),
+    "an engine lacks KV blocks in some steps": Case({STARVED: "0+400x60"}, {"50m": set()}),
+    "an engine lacked KV blocks for five minutes": Case(
+        {STARVED: "0x9 0+1000x5 5000x40"}, {"20m": set(), "50m": set()}
+    ),
+    "an engine that has nothing to do": Case({STARVED: "500x60", STEPS: "1000x60"}, {"50m": set()}),
     "requests wait": Case({OLDEST: steady(30)}, {"1m": set(), "5m": {"RedServeQueueOld"}}),
     "requests wait a little": Case({OLDEST: steady(3)}, {"50m": set()}),
     "requests waited": Case({OLDEST: "0x5 30 0x50"}, {"6m": set(), "8m": set()}),
     "requests wait and nothing was promised": Case(
         {OLDEST: steady(7)}, {"50m": set()}, {"slos": []}
     ),
-    "embeddings are thrown away too early": Case(
-        {AGAIN: "0+2x60", ENCODED: "0+20x60", EVICTED: "0+20x60"},
+    "images wait for an encoder": Case(
+        {ENCODE_OLDEST: steady(30)},
+        {"1m": set(), "5m": {"RedServeEncodeQueueOld pool=encoder"}},
+    ),
+    "images wait a little for an encoder": Case({ENCODE_OLDEST: steady(3)}, {"50m": set()}),
+    "pictures in rotation do not fit the cache": Case(
+        {FOUND: "0+23x60", MISSED: "0+34x60", RETURNED: "0+31x60", EVICTED: "0+32x60"},
         {"10m": set(), "30m": {"RedServeEncoderCacheThrash"}},
     ),
-    "an encoder was started anew": Case(
-        {AGAIN: "0+2x60", ENCODED: "0+20x60", EVICTED: "0x60"}, {"50m": set()}
+    "every twelfth picture had to make room": Case(
+        {FOUND: "0+6x60", MISSED: "0+6x60", RETURNED: "0+1x60", EVICTED: "0+6x60"},
+        {"30m": {"RedServeEncoderCacheThrash"}},
     ),
-    "a few embeddings are thrown away too early": Case(
-        {AGAIN: "0x4 1x4 2x4 3x4 4x40", ENCODED: "0+1x60", EVICTED: "0+1x60"}, {"30m": set()}
+    "every fortieth picture had to make room": Case(
+        {FOUND: "0+20x60", MISSED: "0+20x60", RETURNED: "0+1x60", EVICTED: "0+20x60"},
+        {"30m": set()},
+    ),
+    "pictures that never come again make room for each other": Case(
+        {MISSED: "0+20x60", EVICTED: "0+20x60"}, {"30m": set(), "50m": set()}
+    ),
+    "encoders lack bytes of pictures that routers believe there": Case(
+        {
+            BYTES_MISSING: "0+2x60",
+            of("redserve_items_total", outcome="encoded"): "0+20x60",
+            MISSED: "0+22x60",
+            EVICTED: "0+20x60",
+        },
+        {"30m": set()},
+    ),
+    "an encoder was started anew": Case(
+        {MISSED: "0+20x10 0+20x50", RETURNED: "0x60", EVICTED: "0+20x10 0x50"}, {"50m": set()}
+    ),
+    "the pictures fit since the cache was made larger": Case(
+        {
+            FOUND: "0+20x60",
+            MISSED: "0+20x20 400x40",
+            RETURNED: "0+20x20 400x40",
+            EVICTED: "0+20x20 400x40",
+        },
+        {"19m": {"RedServeEncoderCacheThrash"}, "35m": set()},
+    ),
+    "a few pictures had to make room": Case(
+        {
+            FOUND: "0x60",
+            MISSED: "0+1x60",
+            RETURNED: "0x4 1x4 2x4 3x4 4x40",
+            EVICTED: "0+1x60",
+        },
+        {"30m": set()},
     ),
 }
 

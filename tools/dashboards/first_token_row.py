@@ -102,8 +102,9 @@ def _items() -> Iterator[Builder[Panel]]:
         Query(rate("redserve_items_total", by="outcome"), "{{outcome}}"),
     )
     yield lines(
-        "Waiting at the router",
-        "How long requests waited until an engine admitted them, and the oldest that waits now.",
+        "Waiting for the first step",
+        "How long requests waited until an engine ran their first step, wherever they waited, and "
+        "the oldest that waits now.",
         Look("s"),
         Query(quantile(0.5, "redserve_queue_seconds"), "p50"),
         Query(quantile(0.95, "redserve_queue_seconds"), "p95"),

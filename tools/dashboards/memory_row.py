@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _HITS: Final = "redserve_encoder_cache_hits_total"
 _MISSES: Final = "redserve_encoder_cache_misses_total"
+_STARVED: Final = rate("redserve_kv_starved_steps_total", of=POOL, by="pod")
+_STEPS: Final = rate("redserve_step_seconds_count", of=POOL, by="pod")
 _DROPPED: Final = "redserve_items_dropped_total"
 
 
@@ -43,13 +45,14 @@ def _kv() -> Iterator[Builder[Panel]]:
     )
     yield lines(
         "KV use",
-        "Share of blocks that sequences hold, by engine. Above 95 % with sequences that "
-        "wait, an alert comes.",
+        "Share of blocks that sequences hold, by engine, and of steps that lacked blocks for "
+        "somebody: if these are more than half of all for long, an alert comes.",
         Look("percentunit", width=6, highest=1),
         Query(
             f"max by (pod) ({select('redserve_kv_cache_utilization_ratio', of=POOL)})",
-            "{{pod}}",
+            "{{pod}} held",
         ),
+        Query(f"{_STARVED} / ({_STEPS} > 0)", "{{pod}} lacked"),
     )
     yield lines(
         "Preemptions",
@@ -83,10 +86,12 @@ def _embeddings() -> Iterator[Builder[Panel]]:
     )
     yield lines(
         "Embedding cache",
-        "Embeddings per second that were thrown away to make room, and images that joined "
-        "the same image already being encoded.",
+        "Embeddings per second that were thrown away to make room, those of them that were asked "
+        "for again (the cache is too small for what comes again; above 5 % of images an alert "
+        "comes), and images that joined the same image already being encoded.",
         Look(PER_SECOND, width=6),
         Query(rate("redserve_encoder_cache_evictions_total", of=POOL), "evicted"),
+        Query(rate("redserve_encoder_cache_returns_total", of=POOL), "asked for again"),
         Query(rate("redserve_encoder_joined_total", of=POOL), "joined"),
     )
     yield lines(

@@ -94,6 +94,7 @@ def _encoders() -> Iterator[Builder[Panel]]:
         "Encoder times",
         "Waiting for a batch, and computing one.",
         Look("s", width=6),
+        Query(f"max({select('redserve_encode_queue_oldest_seconds', of=POOL)})", "oldest now"),
         Query(quantile(0.5, "redserve_encode_queue_seconds", of=POOL), "wait p50"),
         Query(quantile(0.95, "redserve_encode_queue_seconds", of=POOL), "wait p95"),
         Query(quantile(0.5, ENCODE, of=POOL), "batch p50"),

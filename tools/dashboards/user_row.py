@@ -60,7 +60,7 @@ def user_row() -> Row:
             ),
             lines(
                 "Requests in flight",
-                "Requests being served, and of these those that no engine has admitted yet.",
+                "Requests being served, and of these those that no engine has begun.",
                 Look("short", width=6, decimals=0),
                 Query(f"sum({select('redserve_inflight_requests')})", "in flight"),
                 Query(f"sum({select('redserve_queue_requests')})", "waiting"),
