@@ -20,8 +20,8 @@ from redserve.cluster.render import render
 from redserve.cluster.scrape import SERIES_LABELS
 from redserve.local.scrape import scrape_config
 from redserve.observability import rule_file
-from redserve.telemetry import metrics
 from tests.cluster.pods import CONTEXT
+from tests.metric_kinds import EVERY
 from tests.observability.states import STATE
 from tests.spec.manifests import service
 
@@ -125,10 +125,10 @@ def test_only_our_own_ports_are_scraped() -> None:
     }
 
 
-@pytest.mark.parametrize("name", [name for name in dir(metrics) if name.endswith("Metrics")])
+@pytest.mark.parametrize("name", sorted(EVERY))
 def test_no_process_has_a_label_that_is_put_on_its_series(name: str) -> None:
     """It would become `exported_...` in one place and stay what it is in the other."""
     put_on = {*SERIES_LABELS, "container", "endpoint", "instance", "job", "pod"}
-    made = vars(getattr(metrics, name)(CollectorRegistry()))
+    made = vars(EVERY[name](CollectorRegistry()))
     clashes = {field: put_on & set(metric._labelnames) for field, metric in made.items()}
     assert not [field for field, labels in clashes.items() if labels]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client import CollectorRegistry
 
 from redserve.observability.slo_rules import ATTAINMENT, RATIO
-from redserve.telemetry import metrics
+from tests.metric_kinds import EVERY
 from tests.spec.manifests import ROOT
 from tools.dashboards.assemble import all_panels
 
@@ -99,7 +99,7 @@ def exported(*kinds: str) -> set[str]:
     """Names of the series that processes export, of all of them or of some kinds."""
     registry = CollectorRegistry()
     for kind in kinds or KINDS:
-        getattr(metrics, f"{kind}Metrics")(registry)
+        EVERY[kind](registry)
     made = set()
     for family in registry.collect():
         if family.type == "histogram":

@@ -19,7 +19,7 @@ from redserve.observability.alerts import RUNBOOKS
 from redserve.observability.series import duration
 from redserve.observability.slo_rules import BURN_ALERTS, burn_limit
 from redserve.spec.manifest import load_manifest
-from redserve.telemetry import metrics
+from tests.metric_kinds import EVERY
 from tests.observability.healthy import service
 from tests.observability.states import STATE
 from tests.spec.manifests import EXAMPLES, ROOT
@@ -46,7 +46,7 @@ def exported() -> set[str]:
     registry = CollectorRegistry()
     kinds = ("Router", "Discovery", "Encoder", "LLM", "Transport")
     for kind in kinds:
-        getattr(metrics, f"{kind}Metrics")(registry)
+        EVERY[kind](registry)
     made = {"up"}
     for family in registry.collect():
         if family.type == "histogram":
