@@ -220,13 +220,9 @@ def _begin_pulls(metrics: TransportMetrics | None, *transports: str) -> None:
 def _observe(pool: Pool, metrics: TransportMetrics | None) -> None:
     if metrics is None:
         return
-    used_gauge = metrics.pool_bytes.labels(state="used")
-    free_gauge = metrics.pool_bytes.labels(state="free")
-    quarantined_gauge = metrics.pool_bytes.labels(state="quarantined")
-
-    def report(used_bytes: int, free_bytes: int) -> None:
-        used_gauge.set(used_bytes)
-        free_gauge.set(free_bytes)
-        quarantined_gauge.set(pool.quarantined_bytes)
-
-    pool.on_change(report)
+    # Looked at when they are asked for: the pool changes in several threads, and what one of them
+    # wrote last might not be what is so.
+    of_state = metrics.pool_bytes.labels
+    of_state(state="used").set_function(lambda: pool.used_bytes)
+    of_state(state="free").set_function(lambda: pool.num_bytes - pool.used_bytes)
+    of_state(state="quarantined").set_function(lambda: pool.quarantined_bytes)
