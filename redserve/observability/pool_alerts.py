@@ -30,6 +30,8 @@ START_LIMIT_MIN: Final = 30
 cluster lets it (`redserve.cluster.probes`)."""
 TARGET_DOWN_MIN: Final = 10
 """Minutes without metrics of what had some."""
+_MOSTLY: Final = "10m:1m"
+"""A process that ends and comes back, again and again, is there at some moments of each window."""
 _LATELY: Final = "1h"
 # A pool that has been empty for so long and half an hour more begins to be one that did not serve
 # a little before it ends to be one that did, so that no moment of a long outage is silent.
@@ -118,12 +120,14 @@ def _below(series: Series, pool: str, serving: str, num_wanted: int) -> Iterator
     yield Alert(
         name=POOL_BELOW_MINIMUM,
         severity="ticket",
-        expr=f"({serving} > 0) < {num_wanted}",
+        # The median: half of the window decides.
+        expr=f"(quantile_over_time(0.5, {serving}[{_MOSTLY}]) > 0) < {num_wanted}",
         for_="10m",
         summary=f"{series.service}: the pool {pool} is smaller than it is meant to be",
         description=(
-            f"{{{{ $value }}}} replica(s) of the pool {pool} take work, and the manifest asks for "
-            f"{num_wanted}. Requests are served, with less room for load and for the next failure."
+            f"{{{{ $value }}}} replica(s) of the pool {pool} take work most of the time, and the "
+            f"manifest asks for {num_wanted}. Requests are served, with less room for load and for "
+            "the next failure."
         ),
         labels=(("pool", pool),),
     )

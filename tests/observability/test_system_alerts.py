@@ -155,6 +155,23 @@ CASES: Final = {
         {serving("encoder", 1): DOWN},
         {"5m": set(), "15m": {"RedServePoolBelowMinimum pool=encoder"}},
     ),
+    "one encoder of two ends again and again": Case(
+        {serving("encoder", 1): "1x9 " + "0 0 0 0 1 " * 10},
+        {
+            "12m": set(),
+            **{
+                f"{minute}m": {"RedServePoolBelowMinimum pool=encoder"}
+                for minute in (28, 29, 30, 31, 32, 33, 50)
+            },
+        },
+    ),
+    "one encoder of two ended once": Case(
+        {serving("encoder", 1): "1x9 0x3 1x50"}, {"12m": set(), "20m": set(), "25m": set()}
+    ),
+    "one encoder of two comes back": Case(
+        {serving("encoder", 1): "1x9 0x19 1x50"},
+        {"29m": {"RedServePoolBelowMinimum pool=encoder"}, "40m": set()},
+    ),
     "one encoder of at least one": Case(
         {serving("encoder", 1): DOWN},
         {"15m": set()},
