@@ -4,6 +4,9 @@ A connection that broke is closed after the last pull that uses it, and after th
 outlive their pull (releases above all). An incarnation whose address has a successor is dead for
 ever. Connections that nobody uses are kept, but not to an address where another incarnation is
 used now, and no more than `MAX_OPEN`: peers come and go for as long as this process lives.
+
+A release that the producer did not hear, because it was stopped or out of reach, is told again a
+few times, beside everything else and only until this process closes.
 """
 
 from __future__ import annotations
@@ -22,7 +25,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RELEASE_TIMEOUT_S: Final = 2.0
-"""How long a release is tried; the lease ends by itself otherwise."""
+"""How long one try of a release may take."""
+RELEASE_PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0)
+"""Pauses before the second and later tries: 17.5 s in all at most. After that the lease ends by
+itself, and the producer has to ask whether what it offers is still wanted."""
 MAX_DEAD: Final = 1024
 """Incarnations remembered as dead."""
 MAX_OPEN: Final = 256
@@ -32,6 +38,11 @@ MAX_OPEN: Final = 256
 class Connection:
     """The control path to one incarnation.
 
+    Args:
+        peer: Who is there.
+        producer: How to ask it.
+        closing: Set when no release is to be told again any more.
+
     Attributes:
         peer: Who is there.
         producer: How to ask it.
@@ -40,14 +51,15 @@ class Connection:
         outdated: Whether to close it then because another incarnation is at its address.
     """
 
-    __slots__ = ("_pending", "broken", "num_users", "outdated", "peer", "producer")
+    __slots__ = ("_closing", "_pending", "broken", "num_users", "outdated", "peer", "producer")
 
-    def __init__(self, peer: PeerInfo, producer: Producer) -> None:
+    def __init__(self, peer: PeerInfo, producer: Producer, closing: asyncio.Event) -> None:
         self.peer = peer
         self.producer = producer
         self.num_users = 0
         self.broken = False
         self.outdated = False
+        self._closing = closing
         self._pending: set[asyncio.Task[Any]] = set()
 
     def start(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -58,9 +70,30 @@ class Connection:
         task.add_done_callback(_look_at)
         return task
 
+    def release(self, lease_id: int, *, consumed: bool, proven: bool) -> asyncio.Task[bool]:
+        """Begin to end a lease; the task is the first try. One that is not heard is told again.
+
+        A producer that has heard it already makes nothing of it, and neither does a successor.
+
+        Args:
+            lease_id: Which.
+            consumed: Whether the reader will have the bytes if this is heard in time.
+            proven: Whether it has them in any case, which is what later tries say.
+        """
+        first = self.start(
+            self.producer.release(lease_id, consumed=consumed, timeout_s=RELEASE_TIMEOUT_S)
+        )
+
+        def look(task: asyncio.Task[bool]) -> None:
+            if not task.cancelled() and isinstance(task.exception(), PeerLost | DeadlineExceeded):
+                self.start(self._tell_again(lease_id, consumed=proven))
+
+        first.add_done_callback(look)
+        return first
+
     def release_later(self, lease_id: int) -> None:
         """Tell the producer that a pull failed, without making its caller wait."""
-        self.start(self._release_failed(lease_id))
+        self.release(lease_id, consumed=False, proven=False)
 
     async def hang_up(self) -> None:
         """Let what is under way end (it has timeouts), then close."""
@@ -68,9 +101,17 @@ class Connection:
             await asyncio.wait(self._pending)
         await self.producer.close()
 
-    async def _release_failed(self, lease_id: int) -> None:
-        with suppress(PeerLost, DeadlineExceeded):  # then the lease ends by its ttl
-            await self.producer.release(lease_id, consumed=False, timeout_s=RELEASE_TIMEOUT_S)
+    async def _tell_again(self, lease_id: int, *, consumed: bool) -> None:
+        for pause_s in RELEASE_PAUSES_S:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._closing.wait()
+                return
+            with suppress(PeerLost, DeadlineExceeded):
+                await self.producer.release(
+                    lease_id, consumed=consumed, timeout_s=RELEASE_TIMEOUT_S
+                )
+                return
 
 
 class Connections:
@@ -86,8 +127,8 @@ class Connections:
         self._connect = connect
         self._open: dict[str, Connection] = {}  # by incarnation, the least recently used first
         self._dead: dict[str, None] = {}  # oldest first
-        self._closing: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._hanging_up: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
 
     @contextmanager
     def use(self, peer: PeerInfo) -> Iterator[Connection]:
@@ -117,21 +158,21 @@ class Connections:
 
     async def close(self) -> None:
         """Hang up everywhere; running pulls fail with PeerLost. Idempotent."""
-        self._closed = True
+        self._closing.set()
         for connection in tuple(self._open.values()):
             self._drop(connection)
-        if self._closing:
-            await asyncio.wait(self._closing)
+        if self._hanging_up:
+            await asyncio.wait(self._hanging_up)
 
     def _connection_to(self, peer: PeerInfo) -> Connection:
-        if self._closed:
+        if self._closing.is_set():
             raise Unavailable("transfers are closed: this process is shutting down")
         if peer.incarnation in self._dead:
             raise PeerLost(f"{peer.incarnation} is dead")
         connection = self._open.get(peer.incarnation)
         if connection is None:
             self._transport.add_peer(peer)
-            connection = Connection(peer, self._connect(peer))
+            connection = Connection(peer, self._connect(peer), self._closing)
         else:
             del self._open[peer.incarnation]  # to the end of the order of use
         connection.outdated = False
@@ -163,8 +204,8 @@ class Connections:
         del self._open[connection.peer.incarnation]
         self._transport.remove_peer(connection.peer.incarnation)
         task = asyncio.get_running_loop().create_task(connection.hang_up())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._hanging_up.add(task)
+        task.add_done_callback(self._hanging_up.discard)
         task.add_done_callback(_look_at)
 
 

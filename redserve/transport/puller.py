@@ -239,13 +239,9 @@ class Puller:
         The checksum has proved the bytes already if there is one: that their producer dies or
         the deadline passes in this moment then changes nothing.
         """
-        releasing = connection.start(
-            connection.producer.release(
-                descriptor.lease_id, consumed=True, timeout_s=RELEASE_TIMEOUT_S
-            )
-        )
-        left_s = job.ends_at - asyncio.get_running_loop().time()
         proven = _is_checked(descriptor, job.destination)
+        releasing = connection.release(descriptor.lease_id, consumed=True, proven=proven)
+        left_s = job.ends_at - asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(max(left_s, 0.0)):
                 held = await asyncio.shield(releasing)

@@ -242,6 +242,79 @@ async def test_a_broken_connection_closes_after_its_last_pull():
     assert world.script.peers == ["p-1"]
 
 
+def releases(world: World) -> list[str]:
+    return [call for call in world.calls if call.startswith("release")]
+
+
+@pytest.mark.parametrize("error", [PeerLost("gone"), DeadlineExceeded("stopped")])
+async def test_a_release_that_was_not_heard_is_told_again_until_it_is(
+    error: RedServeError, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(connections, "RELEASE_PAUSES_S", (0.001,) * 1000)
+    world = World(release_error=error)
+    await world.pull()
+    await until(lambda: len(releases(world)) > 3)
+    world.script.release_error = None
+    await settled()
+    told = len(releases(world))
+    await world.puller.close()
+    assert releases(world) == ["release 7 True"] * told, "and nothing after it was heard"
+
+
+async def test_what_is_not_proven_is_told_again_as_failed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connections, "RELEASE_PAUSES_S", (0.001,))
+    world = World(release_error=DeadlineExceeded("stopped"))
+    world.script.lease = replace(world.script.lease, checksum=None)
+    with pytest.raises(DeadlineExceeded):
+        await world.pull()
+    await settled()
+    assert releases(world) == ["release 7 True", "release 7 False"]
+
+
+async def test_a_failed_pull_is_told_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connections, "RELEASE_PAUSES_S", (0.001, 0.001))
+    world = World(pull_takes_s=5.0, release_error=DeadlineExceeded("stopped"))
+    with pytest.raises(DeadlineExceeded):
+        await world.pull(deadline_s=0.02)
+    await settled()
+    assert releases(world) == ["release 7 False"] * 3
+
+
+async def test_a_producer_that_is_gone_for_good_is_told_so_many_times(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(connections, "RELEASE_PAUSES_S", (0.001,) * 3)
+    world = World(release_error=PeerLost("gone"))
+    for _ in range(5):
+        await world.pull()
+    world.script.prepare_error = PeerLost("gone")
+    with pytest.raises(PeerLost):
+        await world.pull()
+    await settled()
+    assert len(releases(world)) == 5 * 4
+    assert world.calls[-1] == "close", "the connection goes when nothing is told any more"
+    assert world.script.peers == []
+
+
+async def test_closing_waits_for_no_pause(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connections, "RELEASE_PAUSES_S", (3600.0,))
+    world = World(release_error=DeadlineExceeded("stopped"))
+    await world.pull()
+    async with asyncio.timeout(10):
+        await world.puller.close()
+    assert releases(world) == ["release 7 True"]
+
+
+async def settled() -> None:
+    """Nothing is told any more."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        async with asyncio.timeout(10):
+            await asyncio.gather(*others, return_exceptions=True)
+    if asyncio.all_tasks() - {asyncio.current_task()}:
+        await settled()
+
+
 async def test_memory_of_the_dead_is_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(connections, "MAX_DEAD", 3)
     world = World(prepare_error=TensorGone("no"), now_there="successor")

@@ -46,11 +46,6 @@ _OPEN: set[Endpoint] = set()
 """Endpoints that were not closed, or could not be: their agents live until the process ends."""
 
 
-def any_open() -> bool:
-    """Whether an agent lives that must not be destroyed: the process has to leave by `_exit`."""
-    return bool(_OPEN)
-
-
 def close_readers(timeout_s: float) -> None:
     """Close those that only read, unless that was begun before; `timeout_s` seconds for each."""
     for endpoint in tuple(_OPEN):
