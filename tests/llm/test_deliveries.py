@@ -61,6 +61,27 @@ async def test_doubled_late_and_foreign_tags_are_dropped(service: Service) -> No
     await service.check_nothing_is_left()
 
 
+async def test_an_encoder_may_ask_whether_its_embedding_is_still_wanted(service: Service) -> None:
+    """By saying again that it is there."""
+    asked = question("r", 1)
+    call = service.call(asked)
+    await call.until("admitted")
+    filler = service.replica.pool.alloc(service.replica.pool.num_bytes)
+    try:
+        for _ in range(3):
+            assert (await service.encoder.announce(asked, 0, offer=False)).accepted, "it is in line"
+    finally:
+        filler.free()
+    await call.until("item_needed")  # nothing was offered
+    assert not (await service.encoder.announce(asked, 0, offer=False)).accepted
+    dropped = service.replica.registry.get_sample_value
+    assert dropped("redserve_items_dropped_total", {"why": "late"}) == 0, "a question is no loss"
+    assert (await service.encoder.announce(asked, 0, attempt=2)).accepted
+    await call.finish()
+    check(call, asked)
+    await service.check_nothing_is_left()
+
+
 async def test_a_newer_attempt_replaces_one_that_has_not_landed(service: Service) -> None:
     """The first producer hangs; the router asks another one before the pull times out."""
     asked = question("r", 1)

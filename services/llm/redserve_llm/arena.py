@@ -148,10 +148,11 @@ class Arena:
         await self._pulls.wait_idle()
 
     def announce(self, key: SequenceKey, item_index: int, announcement: Announcement) -> str | None:
-        """An embedding can be pulled.
+        """An embedding can be pulled. Producers say so again to ask whether it is still wanted.
 
         Returns:
-            None if it will be pulled and released; else why not, and the producer may drop it.
+            None if it will be pulled and released; else why not, and the producer may drop it:
+            whatever the request needs later, it needs by a newer attempt.
 
         Raises:
             InvalidArgument: There is no such item, it has another shape, or it never fits.
@@ -174,7 +175,9 @@ class Arena:
                 "replica's dtype for the encoders, or raise arena_bytes",
                 field="dtype",
             )
-        if slot.last_attempt is not None and announcement.attempt <= slot.last_attempt:
+        if announcement.attempt == slot.last_attempt:
+            return slot.told_again(announcement)
+        if slot.last_attempt is not None and announcement.attempt < slot.last_attempt:
             return self._refuse(LATE, f"attempt {slot.last_attempt} was announced already")
         slot.last_attempt = announcement.attempt
         if not slot.needed:

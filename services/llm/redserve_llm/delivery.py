@@ -114,6 +114,13 @@ class ItemSlot:
     delivery: Delivery | None = None
     lost_why: str = ""
 
+    def told_again(self, announcement: Announcement) -> str | None:
+        """Why its last attempt is not wanted any more; None while it is in line or under way."""
+        delivery = self.delivery
+        if delivery is None or delivery.announcement.tensor_key != announcement.tensor_key:
+            return f"attempt {announcement.attempt} was announced already"
+        return "its rows are here already" if delivery.state is State.LANDED else None
+
 
 @dataclass(eq=False, slots=True)
 class Delivery:
