@@ -85,7 +85,7 @@ async def test_batches_reach_across_requests_up_to_c_rows() -> None:
             calls.append(asyncio.create_task(b.encode(f"r{number}", [item(0, data)])))
             await b.waiting(number + 2)
         await b.prepared(*rest[:4])
-        assert b.metric("redserve_encode_queue_oldest_seconds") > 0  # of the last one
+        assert b.metric("redserve_encode_queue_oldest_seconds") > 0
         gate.open()
         await asyncio.gather(*calls)
         assert [len(batch) for batch in b.fake.batches] == [1, 4, 1]

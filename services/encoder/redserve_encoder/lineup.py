@@ -11,6 +11,7 @@ item, and it never overtakes an earlier one.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, Protocol, cast
 
 from redserve.errors import InternalError, InvalidArgument, RedServeError
@@ -71,7 +72,9 @@ class Lineup:
     @property
     def oldest_ns(self) -> int | None:
         """When what has waited for its batch the longest came in; from any thread."""
-        return min((delivery.submitted_ns for delivery in tuple(self._queued)), default=None)
+        lined_up = (tuple(flight.deliveries) for flight in tuple(self._lined_up))
+        waiting = itertools.chain(tuple(self._queued), *lined_up)
+        return min((delivery.submitted_ns for delivery in waiting), default=None)
 
     @property
     def is_empty(self) -> bool:
