@@ -79,7 +79,8 @@ class LlmServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def EmbeddingReady(self, request, context):
-        """Tells that an item's embedding can be pulled from its producer.
+        """Tells that an item's embedding can be pulled from its producer. Telling it again asks whether
+        it is still wanted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

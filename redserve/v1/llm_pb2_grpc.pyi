@@ -184,7 +184,9 @@ class LlmServiceStub(typing.Generic[_LlmServiceGenerateType, _LlmServiceEmbeddin
     """Runs one sequence."""
 
     EmbeddingReady: _LlmServiceEmbeddingReadyType
-    """Tells that an item's embedding can be pulled from its producer."""
+    """Tells that an item's embedding can be pulled from its producer. Telling it again asks whether
+    it is still wanted.
+    """
 
     Cancel: _LlmServiceCancelType
     """Ends a request and frees what it holds."""
@@ -244,7 +246,9 @@ class LlmServiceServicer(metaclass=abc.ABCMeta):
         request: redserve.v1.llm_pb2.EmbeddingReadyRequest,
         context: _ServicerContext,
     ) -> typing.Union[redserve.v1.llm_pb2.EmbeddingReadyResponse, collections.abc.Awaitable[redserve.v1.llm_pb2.EmbeddingReadyResponse]]:
-        """Tells that an item's embedding can be pulled from its producer."""
+        """Tells that an item's embedding can be pulled from its producer. Telling it again asks whether
+        it is still wanted.
+        """
 
     @abc.abstractmethod
     def Cancel(

@@ -133,7 +133,17 @@ class _OnlyEmbeddings(llm_pb2_grpc.LlmServiceServicer):
 
 
 class FakeLlm(_OnlyEmbeddings):
-    """Accepts what it is told of and pulls it with the real puller."""
+    """Accepts what it is told of and pulls it with the real puller.
+
+    Attributes:
+        accept: What it says to an announcement.
+        pulls: Whether it pulls what it accepts.
+        answers: Unset while it answers no announcement.
+        announced: What it was told of.
+        asked: What it was told of again, which asks whether it is still wanted.
+        wants: Of these, what it says yes to.
+        landed: What it pulled.
+    """
 
     def __init__(self) -> None:
         self.pool = Pool(32 * MIB)
@@ -142,6 +152,8 @@ class FakeLlm(_OnlyEmbeddings):
         self.answers = asyncio.Event()
         self.answers.set()
         self.announced: list[Announcement] = []
+        self.asked: list[tuple[str, int]] = []
+        self.wants: set[tuple[str, int]] = set()
         self.landed: dict[tuple[str, int], bytes] = {}
         self.errors: list[BaseException] = []
         self._server: ServiceServer | None = None
@@ -164,6 +176,9 @@ class FakeLlm(_OnlyEmbeddings):
         self, request: llm_pb2.EmbeddingReadyRequest, context: Any
     ) -> llm_pb2.EmbeddingReadyResponse:
         announcement = Announcement(request)
+        if any(request.tensor_key == known.request.tensor_key for known in self.announced):
+            self.asked.append(announcement.name)
+            return llm_pb2.EmbeddingReadyResponse(accepted=announcement.name in self.wants)
         self.announced.append(announcement)
         if self.accept and self.pulls:
             self.pull_soon(announcement)

@@ -1,12 +1,13 @@
 """Keeping the bytes that were announced until the LLM replica has them.
 
     open ─▶ offered under a key of its own ──┬─ Release(consumed) ─┐
-                                             ├─ deadline passed ───┼─▶ withdrawn, unpinned
+                                             ├─ deadline passed ───┤
+                                             ├─ wanted no more ────┼─▶ withdrawn, unpinned
                                              └─ close ─────────────┘
 
 A key names one delivery of one content and is never used again: an LLM replica that asks for a
 withdrawn one gets TENSOR_GONE, not somebody else's rows. Leases that are under way keep the memory
-by themselves (`redserve.transport.lease_table`).
+by themselves (`redserve.transport.lease_table`). What is wanted no more: `still_wanted`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from redserve.telemetry.log import get_logger
+from redserve_encoder.delivery import Phase
+from redserve_encoder.still_wanted import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,13 +35,32 @@ _LONGEST_TIMER_S = 30 * 24 * 3600.0
 
 
 @dataclass(slots=True, eq=False)
-class _Hold:
-    """One announced embedding."""
+class Hold:
+    """One announced embedding.
+
+    Attributes:
+        key: What it is offered as.
+        delivery: For whom.
+        embedding: Pinned.
+        timer: Ends it at its deadline.
+        turn: When its LLM replica is asked for it.
+    """
 
     key: str
     delivery: Delivery
     embedding: Embedding
     timer: asyncio.TimerHandle
+    turn: Turn
+
+    @property
+    def log_ids(self) -> dict[str, str | int]:
+        """Fields of a log line about it."""
+        delivery = self.delivery
+        return {
+            **delivery.origin.log_ids,
+            "item_index": delivery.tag.item_index,
+            "destination": delivery.destination,
+        }
 
 
 class Holds:
@@ -55,13 +77,13 @@ class Holds:
         Args:
             lease_table: Gives out leases on what is held.
             cache: Owns the embeddings.
-            on_ended: Called when a hold has ended by release or by its deadline.
+            on_ended: Called when a hold has ended, except by `close`.
         """
         self._leases = lease_table
         self._cache = cache
         self._on_ended = on_ended
-        self._holds: dict[Delivery, _Hold] = {}
-        self._by_key: dict[str, _Hold] = {}
+        self._holds: dict[Delivery, Hold] = {}
+        self._by_key: dict[str, Hold] = {}
         self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
@@ -87,9 +109,10 @@ class Holds:
             # Leases may end in any thread.
             loop.call_soon_threadsafe(self._released, key, consumed)
 
-        remaining_s = min(max(delivery.deadline_s - time.monotonic(), 0.0), _LONGEST_TIMER_S)
+        now_s = time.monotonic()
+        remaining_s = min(max(delivery.deadline_s - now_s, 0.0), _LONGEST_TIMER_S)
         timer = loop.call_later(remaining_s, self._expired, delivery)
-        hold = _Hold(key, delivery, embedding, timer)
+        hold = Hold(key, delivery, embedding, timer, Turn(now_s))
         self._leases.offer(key, embedding.region, released)
         self._holds[delivery] = self._by_key[key] = hold
         return key
@@ -104,21 +127,27 @@ class Holds:
         self._leases.withdraw(hold.key)
         self._cache.unpin(hold.embedding)
 
+    def settled(self) -> list[Hold]:
+        """Those whose LLM replica was told and said that it would fetch."""
+        return [hold for hold in self._holds.values() if hold.delivery.phase is Phase.HELD]
+
+    def end(self, delivery: Delivery) -> bool:
+        """End a hold that nobody needs any more, and say so; False if there is none (any more)."""
+        if delivery not in self._holds:
+            return False
+        self.close(delivery)
+        self._on_ended(delivery)
+        return True
+
     def _released(self, key: str, consumed: bool) -> None:
         # The pages of an evicted embedding return with the last lease on it.
         self._cache.pages_returned()
         hold = self._by_key.get(key)
         if hold is None or not consumed:
             return
-        self.close(hold.delivery)
-        self._on_ended(hold.delivery)
+        self.end(hold.delivery)
 
     def _expired(self, delivery: Delivery) -> None:
-        log.info(
-            "nobody fetched an embedding before its deadline",
-            **delivery.origin.log_ids,
-            item_index=delivery.tag.item_index,
-            destination=delivery.destination,
-        )
-        self.close(delivery)
-        self._on_ended(delivery)
+        hold = self._holds[delivery]
+        log.info("nobody fetched an embedding before its deadline", **hold.log_ids)
+        self.end(delivery)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from redserve.errors import DeadlineExceeded, Unavailable
+from redserve.transport.base import PeerInfo
 from redserve.v1 import llm_pb2 as pb
 from redserve.v1 import llm_pb2_grpc
 from redserve.wire.channel import open_channel
@@ -20,7 +21,6 @@ from redserve.wire.transport import peer_to_proto
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from redserve.transport.base import PeerInfo
     from redserve_encoder.delivery import GenerationTag
     from redserve_encoder.vision import ModelInfo
 
@@ -32,6 +32,10 @@ RETRY_DELAYS_S = (0.1, 0.25, 0.5)
 """Pauses before the second and later tries at a replica that cannot be reached."""
 ANSWER_TIMEOUT_S = 10.0
 """An announcement is a dictionary look-up over there: who takes longer hangs."""
+QUESTION_TIMEOUT_S = 2.0
+"""The same for a question, which is asked again anyhow."""
+_KNOWN = PeerInfo("", "", "")
+"""For a question: the replica has been told who has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,46 @@ class LlmClients:
                 producer = await self._producer()
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed, and nobody could read from here") from None
-        request = pb.EmbeddingReadyRequest(
+        request = self._request(tag, key, num_rows, producer)
+        for delay_s in RETRY_DELAYS_S:
+            try:
+                return await self._call(address, request, deadline_s, metadata, ANSWER_TIMEOUT_S)
+            except Unavailable:
+                if time.monotonic() + delay_s >= deadline_s:
+                    raise
+            await asyncio.sleep(delay_s)
+        return await self._call(address, request, deadline_s, metadata, ANSWER_TIMEOUT_S)
+
+    async def still_wants(
+        self, address: str, tag: GenerationTag, key: str, num_rows: int, deadline_s: float
+    ) -> bool:
+        """Ask once whether what was announced will still be pulled.
+
+        Args:
+            address: host:port of the LLM replica.
+            tag: Which delivery.
+            key: What was announced.
+            num_rows: Rows per layer.
+            deadline_s: When the request's time is up, seconds of the monotonic clock.
+
+        Raises:
+            DeadlineExceeded: That time is up.
+            RedServeError: There is no answer.
+        """
+        request = self._request(tag, key, num_rows, _KNOWN)
+        answer = await self._call(address, request, deadline_s, (), QUESTION_TIMEOUT_S)
+        return answer.accepted
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for address in list(self._channels):
+            self._close(address)
+        await asyncio.gather(*self._closing)
+
+    def _request(
+        self, tag: GenerationTag, key: str, num_rows: int, producer: PeerInfo
+    ) -> pb.EmbeddingReadyRequest:
+        return pb.EmbeddingReadyRequest(
             tag=pb.GenerationTag(
                 request_id=tag.request_id,
                 generation=tag.generation,
@@ -110,20 +153,6 @@ class LlmClients:
             dtype=self._model.dtype,
             producer=peer_to_proto(producer),
         )
-        for delay_s in RETRY_DELAYS_S:
-            try:
-                return await self._call(address, request, deadline_s, metadata)
-            except Unavailable:
-                if time.monotonic() + delay_s >= deadline_s:
-                    raise
-            await asyncio.sleep(delay_s)
-        return await self._call(address, request, deadline_s, metadata)
-
-    async def close(self) -> None:
-        """Close every channel."""
-        for address in list(self._channels):
-            self._close(address)
-        await asyncio.gather(*self._closing)
 
     async def _call(
         self,
@@ -131,6 +160,7 @@ class LlmClients:
         request: pb.EmbeddingReadyRequest,
         deadline_s: float,
         metadata: Metadata,
+        timeout_s: float,
     ) -> Answer:
         remaining_s = deadline_s - time.monotonic()
         if remaining_s <= 0:
@@ -139,12 +169,12 @@ class LlmClients:
         self._num_calls[address] = self._num_calls.get(address, 0) + 1
         try:
             response = await stub.EmbeddingReady(
-                request, timeout=min(remaining_s, ANSWER_TIMEOUT_S), metadata=metadata
+                request, timeout=min(remaining_s, timeout_s), metadata=metadata
             )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and time.monotonic() < deadline_s:
                 raise Unavailable(
-                    f"LLM replica {address} did not answer within {ANSWER_TIMEOUT_S:g} s"
+                    f"LLM replica {address} did not answer within {timeout_s:g} s"
                 ) from error
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise Unavailable(f"LLM replica {address} cannot be reached") from error

@@ -10,6 +10,7 @@ from redserve.telemetry.log import get_logger
 from redserve_encoder.bars import publish_bar
 from redserve_encoder.delivery import Phase, Published
 from redserve_encoder.holds import Holds
+from redserve_encoder.still_wanted import StillWanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,11 @@ log = get_logger()
 
 
 class Publisher:
-    """Publishes in tasks of its own: the next batch never waits for an LLM replica."""
+    """Publishes in tasks of its own: the next batch never waits for an LLM replica.
+
+    Attributes:
+        still_wanted: Asks for what was published and not fetched; whoever owns this runs it.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class Publisher:
             now_ns: Nanoseconds since the Unix epoch.
         """
         self._holds = Holds(lease_table, cache, self._hold_ended)
+        self.still_wanted = StillWanted(self._holds, clients)
         self._clients = clients
         self._lane = lane
         self._now_ns = now_ns

@@ -120,6 +120,7 @@ class EncoderReplica:
         limit = BatchLimit(min(settings.batch_rows_idle, settings.batch_rows), settings.batch_rows)
         self.reception = Reception(parts, Limits(limit, settings.max_queued_rows))
         self._engine = asyncio.create_task(Engine(parts, self.reception).run())
+        self._asking = asyncio.create_task(self.publisher.still_wanted.run())
         intake = Intake(self.reception, self.pictures, metrics)
         servicer = EncoderServicer(
             vision.info,
@@ -172,12 +173,14 @@ class EncoderReplica:
     async def drain(self, timeout_s: float) -> bool:
         """Take no new work, finish what is here, and wait until the LLM replicas have all of it.
 
-        The server goes on until then: they pull from it.
+        The server goes on until then: they pull from it. They are asked once a second whether they
+        still want what they have not pulled, see `still_wanted`: nobody else is waited for.
 
         Returns:
             Whether everything was handed over within `timeout_s` seconds.
         """
         self._readiness.shut()
+        self.publisher.still_wanted.hurry()
         try:
             async with asyncio.timeout(timeout_s):
                 await self.reception.ledger.wait_empty()
@@ -189,8 +192,9 @@ class EncoderReplica:
     async def close(self) -> None:
         """Stop everything; what is still here is dropped."""
         await self._server.drain(_CLOSE_TIMEOUT_S)
-        self._engine.cancel()
-        await asyncio.gather(self._engine, return_exceptions=True)
+        for task in (self._engine, self._asking):
+            task.cancel()
+        await asyncio.gather(self._engine, self._asking, return_exceptions=True)
         for delivery in self.reception.ledger.all():
             self.reception.drop(delivery, Cancelled("the encoder is shutting down"))
         await self._clients.close()
