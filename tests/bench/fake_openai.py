@@ -35,6 +35,7 @@ class FakeOpenAi:
 
     status, refusal: Of every answer; the body if the status is not 200.
     pieces: What it streams.
+    content_type: What it calls that; None says nothing.
     models: Names that it lists.
     before_piece: Awaited before piece n.
     bodies, keys: What was asked, and with which Authorization.
@@ -44,6 +45,7 @@ class FakeOpenAi:
         self.status = 200
         self.refusal = ""
         self.pieces: tuple[str, ...] = WHOLE
+        self.content_type: str | None = "text/event-stream"
         self.models: tuple[str, ...] = ("peer",)
         self.before_piece: Callable[[int], Awaitable[None]] | None = None
         self.bodies: list[dict[str, Any]] = []
@@ -54,13 +56,18 @@ class FakeOpenAi:
         self.keys.append(request.headers.get("Authorization"))
         if self.status != 200:
             return web.Response(status=self.status, text=self.refusal)
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response = web.StreamResponse(headers={"Content-Type": self.content_type or ""})
         await response.prepare(request)
         for number, piece in enumerate(self.pieces):
             if self.before_piece is not None:
                 await self.before_piece(number)
             await response.write(piece.encode())
         return response
+
+    async def _call(self, _request: web.Request, response: web.StreamResponse) -> None:
+        if self.content_type is None:
+            # The library would give it one.
+            response.headers.pop("Content-Type", None)
 
     async def _models(self, _request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": name} for name in self.models]})
@@ -69,6 +76,7 @@ class FakeOpenAi:
     async def running(self) -> AsyncIterator[str]:
         """Yields the base address."""
         app = web.Application(client_max_size=2**26)
+        app.on_response_prepare.append(self._call)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/v1/models", self._models)
         runner = web.AppRunner(app, shutdown_timeout=0.1)

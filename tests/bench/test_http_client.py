@@ -219,6 +219,58 @@ async def test_an_answer_that_breaks_off(pieces: tuple[str, ...], reason: str):
     assert answer.first_token_s is not None
 
 
+WHOLE_JSON = json.dumps(
+    {"choices": [{"message": {"content": "one"}, "finish_reason": "stop"}], "usage": {}}, indent=1
+)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "said"),
+    [
+        ("application/json", WHOLE_JSON, "content-type application/json"),
+        (
+            "text/html; charset=utf-8",
+            "<html>\n\n</html>\n",
+            "content-type text/html; charset=utf-8",
+        ),
+        (None, "ok\n\n", "no content-type"),
+        ("application/json", "", "content-type application/json"),
+        ("x/" + "y" * 5000, "", f"content-type x/{'y' * 98}"),
+    ],
+    ids=["streams nothing", "html", "no type", "empty", "long type"],
+)
+async def test_an_answer_that_is_no_stream(content_type: str | None, body: str, said: str):
+    server = FakeOpenAi()
+    server.content_type, server.pieces = content_type, (body,)
+    answer = await ask(server)
+    assert answer.problem is not None
+    assert (answer.problem.end, answer.problem.reason) == (End.FAILED, "NO_STREAM")
+    assert answer.problem.message == f"the answer is no event stream ({said})"
+    assert (answer.first_token_s, answer.num_tokens) == (None, 0)
+
+
+@pytest.mark.parametrize("content_type", ["text/event-stream; charset=utf-8", "Text/Event-Stream"])
+async def test_a_stream_that_brings_nothing_broke_off(content_type: str):
+    server = FakeOpenAi()
+    server.content_type, server.pieces = content_type, (": hello\n\n",)
+    problem = (await ask(server)).problem
+    assert problem is not None
+    assert problem.reason == "TRUNCATED"
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", None])
+async def test_a_stream_that_calls_itself_otherwise_is_read(content_type: str | None):
+    server = FakeOpenAi()
+    server.content_type = content_type
+    answer = await ask(server)
+    assert answer.problem is None
+    assert answer.num_tokens == 5
+    server.pieces = (text("one"),)
+    problem = (await ask(server)).problem
+    assert problem is not None
+    assert problem.reason == "TRUNCATED"
+
+
 async def test_a_deadline():
     server = FakeOpenAi()
 

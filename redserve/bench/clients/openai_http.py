@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 415, 422})
 _MODELS_TIMEOUT_S: Final = 10.0
 _MAX_ERROR_BYTES: Final = 4096
+_MAX_TYPE_LENGTH: Final = 100
+_EVENT_STREAM: Final = "text/event-stream"
 
 
 class HttpClient:
@@ -105,7 +107,7 @@ class HttpClient:
 
     async def _stream(self, content: bytes, watch: Stopwatch) -> Answer:
         url = f"{self._base_url}/chat/completions"
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        headers = {"Content-Type": "application/json", "Accept": _EVENT_STREAM}
         request = self._http.build_request("POST", url, content=content, headers=headers)
         response = await self._http.send(request, stream=True)
         try:
@@ -163,7 +165,9 @@ def data_url(picture: bytes) -> str:
 async def _read(response: httpx.Response, watch: Stopwatch) -> Answer:
     num_tokens: int | None = None
     is_whole = False
+    has_pieces = False
     async for piece in _pieces(response):
+        has_pieces = True
         if piece.error is not None:
             return watch.stop(Problem(End.FAILED, "STREAM_ERROR", piece.error), counted=False)
         if piece.text:
@@ -174,7 +178,8 @@ async def _read(response: httpx.Response, watch: Stopwatch) -> Answer:
         if piece.is_last:
             break
     if not is_whole:
-        problem = Problem(End.FAILED, "TRUNCATED", "the answer broke off")
+        problem = _no_stream(response) if not has_pieces else None
+        problem = problem or Problem(End.FAILED, "TRUNCATED", "the answer broke off")
         return watch.stop(problem, num_tokens=num_tokens, counted=False)
     if not watch.has_begun:
         # Whatever the service counts: nobody got it.
@@ -189,6 +194,18 @@ async def _pieces(response: httpx.Response) -> AsyncIterator[Piece]:
             piece = events.feed(line)
             if piece is not None:
                 yield piece
+
+
+def _no_stream(response: httpx.Response) -> Problem | None:
+    """Of an answer without one event: whether it was ever meant as a stream of them.
+
+    One that has events is read whatever it calls itself: some servers call theirs plain text.
+    """
+    said = response.headers.get("content-type", "")
+    if said.partition(";")[0].strip().lower() == _EVENT_STREAM:
+        return None
+    kind = f"content-type {said[:_MAX_TYPE_LENGTH]}" if said else "no content-type"
+    return Problem(End.FAILED, "NO_STREAM", f"the answer is no event stream ({kind})")
 
 
 def _own_problem(error: Exception) -> Problem | None:
