@@ -198,7 +198,8 @@ class PromptRenderer:
         bos = self.tokenizer.bos_token
         has_bos = bool(bos) and starts_like.startswith(bos)
         with self._tokenizer_lock:
-            encoded = self.tokenizer(text, add_special_tokens=not has_bos)
+            # Not verbose: who asks too much is told so, and nothing of it is run.
+            encoded = self.tokenizer(text, add_special_tokens=not has_bos, verbose=False)
         return [int(token_id) for token_id in encoded["input_ids"]]
 
     def _check_message(self, message: Message, field: str) -> int:

@@ -14,8 +14,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from redserve.errors import InternalError, RedServeError
+from redserve.errors import InternalError, InvalidArgument, RedServeError
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.tracing import Origin, context_of, request_id_of
 from redserve.wire.errors import DETAILS_KEY, abort_details, status_code
@@ -42,9 +43,15 @@ _KINDS = {
 
 
 def _wrap(
-    handler: grpc.RpcMethodHandler[Any, Any], around: Callable[[Handler], Handler]
+    handler: grpc.RpcMethodHandler[Any, Any],
+    around: Callable[[Handler], Handler],
+    *,
+    is_tolerant: bool = False,
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    """`handler` with its function replaced by `around(function)`; untouched if not async."""
+    """`handler` with its function replaced by `around(function)`; untouched if not async.
+
+    If it is to be tolerant, `around` gets a request of `_Malformed` for bytes that are none.
+    """
     name, make = _KINDS[handler.request_streaming, handler.response_streaming]
     function = getattr(handler, name)
     if inspect.isasyncgenfunction(function):
@@ -53,10 +60,30 @@ def _wrap(
         return handler  # a library's blocking handler, which gRPC runs in a thread
     wrapped: grpc.RpcMethodHandler[Any, Any] = make(
         around(function),
-        request_deserializer=handler.request_deserializer,
+        request_deserializer=_tolerant(handler.request_deserializer)
+        if is_tolerant
+        else handler.request_deserializer,
         response_serializer=handler.response_serializer,
     )
     return wrapped
+
+
+class _Malformed:
+    """Stands for a message that is none."""
+
+
+def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Bytes that are no message become `_Malformed`: gRPC itself would call that UNKNOWN."""
+    if deserialize is None:
+        return None
+
+    def parse(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _Malformed()
+
+    return parse
 
 
 def _as_coroutine(generator: Callable[..., Any]) -> Handler:
@@ -73,15 +100,22 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     A `RedServeError` keeps its code, reason, field and message. Cancellation and `context.abort`
     pass, and a write that failed because the client has gone ends as the cancellation that it is.
-    Anything else is a bug: it is logged with its traceback and leaves as INTERNAL, without a word
-    about the inside.
+    Bytes that are no message of the method are INVALID_ARGUMENT. Anything else is a bug: it is
+    logged with its traceback and leaves as INTERNAL, without a word about the inside.
 
     Args:
         on_error: Called with the method's full name and the canonical code's name.
+        on_malformed: Called with the method's full name, ids of the call and the error when no
+            handler has heard of it because its bytes are no message.
     """
 
-    def __init__(self, on_error: Callable[[str, str], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_error: Callable[[str, str], None] | None = None,
+        on_malformed: Callable[[str, Origin, RedServeError], None] | None = None,
+    ) -> None:
         self._on_error = on_error
+        self._on_malformed = on_malformed
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -95,6 +129,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         def around(function: Handler) -> Handler:
             async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
                 try:
+                    self._check(request, method, context)
                     return await function(request, context)
                 except (asyncio.CancelledError, grpc.aio.AbortError):
                     raise
@@ -113,7 +148,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
             return guarded
 
-        return _wrap(handler, around)
+        return _wrap(handler, around, is_tolerant=not handler.request_streaming)
+
+    def _check(
+        self, request: Any, method: str, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        if isinstance(request, _Malformed):
+            error = InvalidArgument(f"what was sent is not the message that {method} takes")
+            if self._on_malformed is not None:
+                self._on_malformed(method, _origin(context), error)
+            raise error
 
     async def _abort(
         self, context: grpc.aio.ServicerContext[Any, Any], method: str, error: RedServeError
@@ -127,8 +171,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 def _ids(context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
     """What a log line says of the request that a call is made for."""
+    return _origin(context).log_ids
+
+
+def _origin(context: grpc.aio.ServicerContext[Any, Any]) -> Origin:
     metadata = context.invocation_metadata() or ()
-    return Origin(request_id_of(metadata), context_of(metadata)).log_ids
+    return Origin(request_id_of(metadata), context_of(metadata))
 
 
 class WatchInterceptor(grpc.aio.ServerInterceptor):

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from redserve.v1 import router_pb2 as pb
+from redserve.wire.channel import open_channel
 from redserve.wire.errors import from_rpc_error
 from tests.router.cluster import cluster, picture, question
 from tests.router.fake_encoder import Fail, Publish
@@ -323,6 +324,22 @@ async def test_bad_bodies():
             assert said["message"], name
             assert set(said) == {"message", "type", "param", "code"}, name
         assert c.llms[0].journal.all("generate") == []
+
+
+async def test_bytes_that_are_no_message(capfd):
+    async with cluster() as c, open_channel(c.router.server.address) as channel:
+        for method in ("Generate", "GetOverview"):
+            call: Any = channel.unary_stream(f"/redserve.v1.RouterService/{method}")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(b"\xff\xff\xff\xff", timeout=30).read()
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert method in str(caught.value.details())
+        # One of them was to be a request.
+        value = c.router.registry.get_sample_value
+        assert value("redserve_requests_total", {"code": "INVALID_ARGUMENT"}) == 1
+        told = capfd.readouterr().err
+        assert told.count("request refused") == 1
+        assert "Traceback" not in told
 
 
 async def test_harmless_fields_are_taken():

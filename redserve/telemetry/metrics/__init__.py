@@ -9,3 +9,8 @@ Modules:
     buckets                                                         of their histograms
     endpoint                                                        `/metrics` over HTTP
 """
+
+from prometheus_client import disable_created_metrics
+
+# `..._created` series of every counter and histogram: nobody asks for them, every scrape has them.
+disable_created_metrics()

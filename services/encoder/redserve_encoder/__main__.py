@@ -59,8 +59,10 @@ def _load(settings: EncoderSettings) -> Vision:
     import torch
 
     from redserve.modeling.devices import select_device
+    from redserve.modeling.library_logs import log_as_the_process_does
     from redserve_encoder.checkpoint_vision import CheckpointVision
 
+    log_as_the_process_does()
     torch.set_num_threads(settings.num_threads)
     device = select_device(settings.device)
     log.info("loading", family=family.model_type, path=str(path), device=str(device))

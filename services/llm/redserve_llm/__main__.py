@@ -58,11 +58,13 @@ def _load(settings: LLMSettings) -> Model:
     # Seconds of imports, which a checkpoint that is refused does not need.
     import torch
 
+    from redserve.modeling.library_logs import log_as_the_process_does
     from redserve.modeling.tokenizer import require_tokenizer
     from redserve_llm.checkpoint_model import load_model
 
     # It is loaded last, after minutes of reading weights.
     require_tokenizer(path)
+    log_as_the_process_does()
     torch.set_num_threads(settings.num_threads)
     log.info("loading", family=family.model_type, path=str(path))
     return load_model(path, settings)

@@ -16,6 +16,7 @@ forbid_torch()
 
 from redserve.errors import RedServeError  # noqa: E402  # torch is forbidden first
 from redserve.modeling.checkpoint import resolve  # noqa: E402
+from redserve.modeling.library_logs import log_as_the_process_does  # noqa: E402
 from redserve.modeling.prompt import PromptRenderer  # noqa: E402
 from redserve.spec.settings import kubernetes_api  # noqa: E402
 from redserve.telemetry.log import configure, get_logger  # noqa: E402
@@ -33,6 +34,7 @@ def main() -> int:
     try:
         settings = parse_settings()
         configure(settings.log_level, settings.log_format, settings.name or "router")
+        log_as_the_process_does()
         asyncio.run(_serve(settings))
     except RedServeError as error:
         # The sentence says it all; a traceback would only hide it.

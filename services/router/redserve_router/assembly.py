@@ -15,6 +15,7 @@ from redserve.telemetry.metrics.router import RouterMetrics
 from redserve.telemetry.metrics.tracing import TracingMetrics
 from redserve.telemetry.tracing import tracing_to
 from redserve.v1.router_pb2_grpc import add_RouterServiceServicer_to_server
+from redserve.wire.interceptors import ErrorInterceptor
 from redserve.wire.server import ServiceServer
 from redserve_router.discovery.discovery import discovery_for
 from redserve_router.dispatch.dispatcher import Dispatcher
@@ -133,12 +134,13 @@ class Router:
         )
         self._services = services
         self.dispatcher = Dispatcher(services)
+        refusals = Refusals(metrics)
         self.server = ServiceServer(
             settings.grpc_host,
             settings.grpc_port,
+            interceptors=(ErrorInterceptor(on_malformed=refusals.note_malformed),),
             max_connection_age_s=settings.max_connection_age_s,
         )
-        refusals = Refusals(metrics)
         servicer = RouterServicer(
             self.dispatcher, services, self.pair_checks, refusals, settings.max_images
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from redserve.telemetry.log import get_logger
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from redserve.telemetry.tracing import Origin
 
 log = get_logger()
+
+GENERATE: Final = "/redserve.v1.RouterService/Generate"
 
 
 class Refusals:
@@ -23,6 +25,11 @@ class Refusals:
 
     def __init__(self, metrics: RouterMetrics) -> None:
         self._metrics = metrics
+
+    def note_malformed(self, method: str, origin: Origin, error: RedServeError) -> None:
+        """Write down bytes that are no message of a method, if it is the one of requests."""
+        if method == GENERATE:
+            self.note(origin, error, None)
 
     def note(self, origin: Origin, error: RedServeError, field: str | None) -> None:
         """Write one down.

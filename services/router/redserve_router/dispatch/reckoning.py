@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from redserve_router.dispatch.life import RequestLife
 
 LAST_MOMENT_S: Final = 0.05
-"""A call that is cancelled this shortly before its deadline was ended by it: gRPC may be faster."""
+"""A call that is cancelled this shortly before its deadline was ended by it: gRPC may be faster.
+And a deadline may have been so much longer when the client set it: some passed on the way here."""
 _ITEM_ENDS: Final = {
     Outcome.ENCODED: ItemEnd.PUBLISHED,
     Outcome.ENCODER_CACHED: ItemEnd.CACHED,
@@ -42,7 +43,7 @@ def reckon(life: RequestLife, timeline: Timeline, code: str) -> Ended:
     return Ended(
         end=end_of(code, own_deadline=own),
         duration_s=(timeline.finished_ns - timeline.received_ns) / 1e9,
-        deadline_s=deadline.timeout_s if own else None,
+        deadline_s=deadline.timeout_s + LAST_MOMENT_S if own else None,
         first_token_s=since_arrival_s(timeline.first_token_ns),
         last_token_s=since_arrival_s(life.last_token_ns),
         num_tokens=len(life.made),
