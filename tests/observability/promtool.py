@@ -132,12 +132,18 @@ def tells_value(
 
 
 def evaluate(
-    folder: Path, series: Mapping[str, str], expr: str, found: Mapping[str, Mapping[str, float]]
+    folder: Path,
+    series: Mapping[str, str],
+    expr: str,
+    found: Mapping[str, Mapping[str, float]],
+    service: RedService | None = None,
 ) -> Verdict:
     """Whether an expression gives these values, to a thousandth: time -> series -> value.
 
-    Values of `series` come minutely.
+    Values of `series` come minutely. With a service, what its rules record is there too.
     """
+    if service is not None:
+        _write(folder, service, NAMESPACE)
     test = {
         "interval": "1m",
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
@@ -153,7 +159,9 @@ def evaluate(
         ],
     }
     path = folder / "expression.yaml"
-    path.write_text(json.dumps({"evaluation_interval": "1m", "tests": [test]}))
+    rule_files = [] if service is None else ["demo.rules.yaml"]
+    content = {"rule_files": rule_files, "evaluation_interval": "1m", "tests": [test]}
+    path.write_text(json.dumps(content))
     return _promtool("test", "rules", path)
 
 

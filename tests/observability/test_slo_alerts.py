@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.observability.healthy import healthy, of, service, slo, steady
-from tests.observability.promtool import Scenario, run_scenario, tells_value
+from tests.observability.promtool import NAMESPACE, Scenario, evaluate, run_scenario, tells_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +21,11 @@ DAY: Final = 288
 
 def events(name: str, good: str, bad: str, **labels: str) -> dict[str, str]:
     return {slo(name, "good", **labels): good, slo(name, "bad", **labels): bad}
+
+
+def last_hour(good: int, bad: int) -> tuple[str, str]:
+    """Events of two good hours with a thousand a minute, and of an hour after them."""
+    return f"0+1000x119 {120_000}+{good}x80", f"0x119 0+{bad}x80"
 
 
 QUIET = events("ttft", steady(0, 400), steady(0, 400))
@@ -71,6 +76,23 @@ FAST: Final = {
         {**healthy(100), **events("loose", "0x100", "0+60x100")},
         {"90m": {f"{PAGE} slo=loose", f"{TICKET} slo=loose"}},
     ),
+    # Over a day there is no pair of three days, so that only 3 over a day and two hours calls.
+    "a day's budget that burns at 2.9 is silent": Scenario(
+        {**healthy(100), **events("loose", "0+71x100", "0+29x100")}, {"60m": set(), "90m": set()}
+    ),
+    "a day's budget that burns at 3.1 is a ticket": Scenario(
+        {**healthy(100), **events("loose", "0+69x100", "0+31x100")},
+        {"90m": {f"{TICKET} slo=loose"}},
+    ),
+    # All windows are as young: the lower limit of the page calls first.
+    "a burn rate of 5.9 does not page": Scenario(
+        {**healthy(100), **events("ttft", "0+941x100", "0+59x100")},
+        {"90m": {f"{TICKET} slo=ttft"}},
+    ),
+    "a burn rate of 6.1 pages": Scenario(
+        {**healthy(100), **events("ttft", "0+939x100", "0+61x100")},
+        {"90m": {f"{PAGE} slo=ttft", f"{TICKET} slo=ttft"}},
+    ),
     "half an hour's budget that is spent is a ticket, until it stops": Scenario(
         {
             **healthy(140),
@@ -116,11 +138,22 @@ RARE: Final = {
         step="10m",
     ),
 }
+# Two good hours before, so that six hours are not as bad as the last one.
+HOUR: Final = {
+    "an hour at 14.1 does not page": Scenario(
+        {**healthy(200), **events("ttft", *last_hour(859, 141))},
+        {"119m": set(), "179m": {f"{TICKET} slo=ttft"}},
+    ),
+    "an hour at 14.7 pages": Scenario(
+        {**healthy(200), **events("ttft", *last_hour(853, 147))},
+        {"119m": set(), "179m": {f"{PAGE} slo=ttft", f"{TICKET} slo=ttft"}},
+    ),
+}
 SLOW: Final = {
     "a slow burn is a ticket": Scenario(
         {
             **healthy(4 * DAY),
-            **events("ttft", f"0+98x{4 * DAY}", f"0+2x{4 * DAY}"),
+            **events("ttft", f"0+989x{4 * DAY}", f"0+11x{4 * DAY}"),
         },
         {"80h": {f"{TICKET} slo=ttft"}},
         step="5m",
@@ -147,7 +180,7 @@ SLOW: Final = {
         step="5m",
     ),
 }
-ALL: Final = {**FAST, **RARE, **SLOW}
+ALL: Final = {**FAST, **HOUR, **RARE, **SLOW}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -171,6 +204,26 @@ def test_an_alert_tells_its_burn_rate(
 ) -> None:
     series = healthy(100) | events(slo, good, bad)
     verdict = tells_value(tmp_path, service(), series, "90m", {"alertname": name, "slo": slo}, said)
+    assert verdict.ok, verdict.said
+
+
+@pytest.mark.parametrize(
+    ("recorded", "share"),
+    [
+        ("redserve:slo_errors:ratio_rate5m", 0.25),
+        ("redserve:slo_errors:ratio_rate1h", 0.25),
+        ("redserve:slo_errors:ratio_rate28d", 0.25),
+        ("redserve:slo_attainment:ratio", 0.75),
+    ],
+)
+def test_a_share_of_no_events_is_not_there(tmp_path: Path, recorded: str, share: float) -> None:
+    # A division by nothing would be recorded as "not a number", and drawn.
+    series = events("ttft", "0x60 0+45x40", "0x60 0+15x40") | events("available", "0x100", "0x100")
+    found = {
+        "59m": {},
+        "90m": {f'{{namespace="{NAMESPACE}", redservice="demo", slo="ttft"}}': share},
+    }
+    verdict = evaluate(tmp_path, series, recorded, found, service())
     assert verdict.ok, verdict.said
 
 
