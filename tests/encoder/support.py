@@ -141,7 +141,7 @@ class FakeLlm(_OnlyEmbeddings):
         answers: Unset while it answers no announcement.
         announced: What it was told of.
         asked: What it was told of again, which asks whether it is still wanted.
-        wants: Of these, what it says yes to.
+        unwanted: Of these, what it says no to although it has not landed.
         landed: What it pulled.
     """
 
@@ -153,19 +153,19 @@ class FakeLlm(_OnlyEmbeddings):
         self.answers.set()
         self.announced: list[Announcement] = []
         self.asked: list[tuple[str, int]] = []
-        self.wants: set[tuple[str, int]] = set()
+        self.unwanted: set[tuple[str, int]] = set()
         self.landed: dict[tuple[str, int], bytes] = {}
         self.errors: list[BaseException] = []
         self._server: ServiceServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, port: int = 0) -> None:
+    async def start(self, port: int = 0, transport: str = "grpc") -> None:
         self._server = ServiceServer("127.0.0.1", port)
         self._server.add(
             llm_pb2_grpc.add_LlmServiceServicer_to_server, self, "redserve.v1.LlmService"
         )
         await self._server.start()
-        self.puller = make_consumer("grpc", self.pool, "llm-0", self.address, None)
+        self.puller = make_consumer(transport, self.pool, "llm-0", self.address, None)
 
     @property
     def address(self) -> str:
@@ -178,7 +178,8 @@ class FakeLlm(_OnlyEmbeddings):
         announcement = Announcement(request)
         if any(request.tensor_key == known.request.tensor_key for known in self.announced):
             self.asked.append(announcement.name)
-            return llm_pb2.EmbeddingReadyResponse(accepted=announcement.name in self.wants)
+            done = announcement.name in self.landed.keys() | self.unwanted
+            return llm_pb2.EmbeddingReadyResponse(accepted=not done)
         self.announced.append(announcement)
         if self.accept and self.pulls:
             self.pull_soon(announcement)

@@ -46,11 +46,10 @@ def test_pauses_double_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def test_what_is_wanted_no_more_is_held_no_more() -> None:
     async with bench() as b:
-        b.llm.wants = {("r", 0)}
         await hold(b)
         await until(lambda: len(b.llm.asked) > 5)
         assert b.replica.publisher.num_held == 1, "it is in line over there"
-        b.llm.wants.clear()
+        b.llm.unwanted = {("r", 0)}
         await until(lambda: b.replica.publisher.num_held == 0)
         assert len(b.replica.reception.ledger) == 0
         assert b.replica.cache.num_pinned == 0
@@ -58,13 +57,13 @@ async def test_what_is_wanted_no_more_is_held_no_more() -> None:
 
 async def test_what_is_fetched_is_not_asked_for() -> None:
     async with bench() as b:
-        b.llm.wants = {("r", 0)}  # a pull takes longer than these rounds
         assert published(await b.encode("r", [item(0, picture())])) == [0]
         await b.landed(("r", 0))
         await b.everything_is_back()
         num_asked = len(b.llm.asked)
         await hold(b, "other")
         await until(lambda: ("other", 0) in b.llm.asked)
+        b.llm.unwanted = {("other", 0)}
         assert b.llm.asked[num_asked:].count(("r", 0)) == 0
 
 
@@ -73,7 +72,7 @@ async def test_a_drain_waits_for_what_is_wanted_and_for_nothing_else(
 ) -> None:
     monkeypatch.setattr(still_wanted, "FIRST_S", LONG_S)  # no turn comes but by the drain
     async with bench() as b:
-        b.llm.wants = {("wanted", 0)}
+        b.llm.unwanted = {("over", 0)}
         await hold(b, "wanted")
         await hold(b, "over")
         draining = asyncio.create_task(b.replica.drain(LONG_S))
@@ -101,7 +100,6 @@ async def test_a_replica_that_hangs_for_a_moment_loses_nothing(
 ) -> None:
     monkeypatch.setattr(still_wanted, "MAX_UNANSWERED", 1000)
     async with bench() as b:
-        b.llm.wants = {("r", 0)}
         await hold(b)
         monkeypatch.setattr(llm_clients, "QUESTION_TIMEOUT_S", 0.0)  # none is answered in time
         silent = b.replica.publisher.still_wanted._silent
@@ -118,7 +116,6 @@ async def test_a_replica_that_hangs_is_given_up_after_so_many_questions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with bench() as b:
-        b.llm.wants = {("a", 0), ("b", 0)}
         await hold(b, "a")
         await hold(b, "b")
         assert b.replica.publisher.num_held == 2
@@ -140,4 +137,5 @@ async def test_a_round_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatc
             patch.setattr(clients, "still_wants", broken)
             await hold(b)
             await fail.wait()
+        b.llm.unwanted = {("r", 0)}
         await until(lambda: b.replica.publisher.num_held == 0)
