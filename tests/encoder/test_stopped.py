@@ -95,7 +95,7 @@ async def test_a_release_that_was_not_heard_delays_no_end(
             if told:
                 await until(lambda: not tasks_of(llm))
             else:
-                await until(lambda: llm.asked == [("r", 0)])
+                await until(lambda: ("r", 0) in llm.asked)
             running.send_signal(signal.SIGTERM)
             _, err = await asyncio.wait_for(running.communicate(), END_S)
             assert running.returncode == 0
