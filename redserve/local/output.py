@@ -63,12 +63,9 @@ class OutputSink:
         self._file.close()
 
     def _emit(self, line: bytes) -> None:
-        if self._num_bytes + len(line) > MAX_FILE_BYTES:
-            self._file.close()
-            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-            self._file = self._path.open("wb", buffering=0)
-            self._num_bytes = 0
         try:
+            if self._num_bytes + len(line) > MAX_FILE_BYTES:
+                self._begin_anew()
             self._file.write(line + b"\n")
         except OSError as error:  # a full disk must not take the service down
             self._on_line(f"(not in {self._path}: {error.strerror})")
@@ -76,3 +73,10 @@ class OutputSink:
         text = line.decode("utf-8", errors="replace").rstrip("\r")
         self._last.append(text)
         self._on_line(text)
+
+    def _begin_anew(self) -> None:
+        self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        fresh = self._path.open("wb", buffering=0)
+        self._file.close()
+        self._file = fresh
+        self._num_bytes = 0

@@ -394,6 +394,5 @@ def reader_environment() -> dict[str, str]:
 
 
 def ucx_in_force() -> dict[str, str]:
-    """What decides where UCX goes, as far as the environment sets it, by name."""
-    names = ("UCX_TLS", "UCX_NET_DEVICES", "UCX_TCP_PORT_RANGE")
-    return {name: os.environ[name] for name in names if name in os.environ}
+    """Every variable of UCX that the environment sets, by name."""
+    return {name: os.environ[name] for name in sorted(os.environ) if name.startswith("UCX_")}

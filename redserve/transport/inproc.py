@@ -7,6 +7,7 @@ what passes here fails elsewhere only for the network's sake.
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
@@ -16,6 +17,8 @@ from redserve.transport.buffer import read, write
 from redserve.transport.probe import is_probe, prepare_probe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from redserve.transport.base import Descriptor
     from redserve.transport.buffer import Buffer
     from redserve.transport.lease_table import LeaseTable
@@ -106,9 +109,7 @@ class InprocTransport:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + deadline_s
         source = self._source(descriptor)
-        source.hold()
-        destination.hold()
-        try:
+        with _held(source), _held(destination):
             for start in range(0, descriptor.num_bytes, CHUNK_BYTES):
                 end = min(start + CHUNK_BYTES, descriptor.num_bytes)
                 write(destination, start, read(source, start, end))
@@ -116,9 +117,6 @@ class InprocTransport:
                 self._source(descriptor)  # the peer and the lease must hold to the end
                 if loop.time() > ends_at:
                     raise DeadlineExceeded(f"{end} of {descriptor.num_bytes} bytes were copied")
-        finally:
-            destination.unhold()
-            source.unhold()
 
     def kind_for(self, incarnation: str) -> str:
         """See `Transport`."""
@@ -137,3 +135,12 @@ class InprocTransport:
         if table.incarnation != descriptor.incarnation:
             raise PeerLost(f"{peer.address} is {table.incarnation} now")
         return table.buffer_of(descriptor.lease_id)
+
+
+@contextmanager
+def _held(buffer: Buffer) -> Iterator[None]:
+    buffer.hold()
+    try:
+        yield
+    finally:
+        buffer.unhold()
