@@ -113,6 +113,15 @@ def test_transfers_move_every_byte_once_and_in_order(cuts, chunk_bytes: int, max
         assert len(batch) == max_pairs or sum(pair.num_bytes for pair in batch) == chunk_bytes
 
 
+def test_a_transfer_has_at_most_8_mib_and_1024_pairs():
+    """What has begun cannot be cancelled, and each pair costs a NIC a work request."""
+    small = tuple(Segment(2 * n, 1) for n in range(3000))
+    assert [len(batch) for batch in transfers(small, small)] == [1024, 1024, 952]
+    large = (Segment(0, 20 << 20),)
+    sizes = [sum(pair.num_bytes for pair in batch) for batch in transfers(large, large)]
+    assert sizes == [8 << 20, 8 << 20, 4 << 20]
+
+
 def test_pieces_that_lie_together_at_both_ends_are_one_pair():
     assert list(pairs(segments([30], 0), segments([10, 20], 5))) == [
         Pair(0, 0, 10),

@@ -205,6 +205,24 @@ def test_memory_that_cannot_be_shared_is_a_clear_error(monkeypatch: pytest.Monke
     assert caught.value.field == "spec.transport.type"
 
 
+def test_shared_memory_is_mapped_from_the_start_at_both_ends():
+    """Else the first read of a page would wait for the kernel."""
+    num_bytes = 64 * 4096
+    mine = SharedSlab(num_bytes)
+    theirs = SharedSlab(num_bytes, mine.descriptor)
+    assert resident_bytes(mine.address) == num_bytes
+    assert resident_bytes(theirs.address) == num_bytes
+
+
+def resident_bytes(address: int) -> int:
+    """Of the mapping of this process that begins there; see proc(5), smaps."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    for line in lines:
+        if line.startswith(f"{address:x}-"):
+            break
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Rss:"))
+
+
 def test_shared_memory_is_the_same_for_all_and_cannot_shrink():
     mine = SharedSlab(2 * 4096)
     theirs = SharedSlab(2 * 4096, mine.descriptor)
