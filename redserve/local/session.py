@@ -73,6 +73,7 @@ class Session:
         self._stop = asyncio.Event()
         self._draining = False
         self._announced = False
+        self._is_stale = False  # whether the folder has an older state than this one
         self._num_replicas = sum(one.role != "router" for one in plan.workloads)
         self._state = ServiceState(
             service=plan.service.name,
@@ -164,8 +165,20 @@ class Session:
         if state.phase == "ready" and not self._announced:
             state = replace(state, phase="starting")
         self._state = state
-        self._folder.write(self._state)
+        self._write()
         self._listener.changed(self._state)
+
+    def _write(self) -> None:
+        """Let other commands know; a full disk must take the service neither down nor its end."""
+        was_stale = self._is_stale
+        try:
+            self._folder.write(self._state)
+            self._is_stale = False
+        except OSError as error:
+            self._is_stale = True
+            if not was_stale:
+                why = f"{error.filename}: {error.strerror}"
+                self._listener.line("redserve", f"(status shows what was before; {why})")
 
 
 async def run_session(

@@ -14,7 +14,7 @@ import fcntl
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -108,10 +108,20 @@ class ServiceFolder:
         return self._path / _LOGS / f"{name}.log"
 
     def write(self, state: ServiceState) -> None:
-        """Replace the state."""
+        """Replace the state.
+
+        Raises:
+            OSError: It stays as it was.
+        """
         fresh = self._path / f".{_STATE}"
-        fresh.write_text(json.dumps(state.to_dict(), indent=1), encoding="utf-8")
-        fresh.replace(self._path / _STATE)
+        try:
+            fresh.write_text(json.dumps(state.to_dict(), indent=1), encoding="utf-8")
+            fresh.replace(self._path / _STATE)
+        except OSError as error:
+            error.filename = error.filename or str(fresh)  # a write that fails names no file
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
