@@ -41,7 +41,7 @@ LONGEST_S = 32.0
 """Longest pause."""
 MAX_UNANSWERED = 4
 """Questions in a row without an answer: a replica that is gone is given up within half a minute, by
-an encoder that drains within 15 s (5 s if nobody listens there)."""
+an encoder that drains within 15 s (5 s where nobody listens any more)."""
 
 
 class Turn:
@@ -102,6 +102,8 @@ class StillWanted:
             for address, holds in by_replica.items()
             if address not in self._silent or self._is_due(self._silent[address], now_s)
         }
+        for holds in due.values():  # so that each has its turn, however many there are
+            holds.sort(key=lambda hold: hold.turn.next_s)
         await asyncio.gather(*(self._ask(address, holds) for address, holds in due.items()))
 
     def _is_due(self, turn: Turn, now_s: float) -> bool:
