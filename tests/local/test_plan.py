@@ -50,6 +50,16 @@ def test_the_command_line_has_the_last_word() -> None:
     assert made.grpc_address == f"localhost:{env['REDSERVE_ROUTER_GRPC_PORT']}"
 
 
+def test_tcp_stays_on_the_loopback_device() -> None:
+    """UCX over TCP checks no key: whoever reaches its ports may read embeddings."""
+    made = plan(
+        service(router=ANY_PORTS, transport={"type": "TCP"}), Machine(2, 0), Listen(), "file:///m"
+    )
+    movers = [one for one in made.workloads if one.role != "router"]
+    assert {one.env["UCX_NET_DEVICES"] for one in movers} == {"lo"}
+    assert {one.env["UCX_TLS"] for one in movers} == {"tcp"}
+
+
 def test_a_port_in_use_is_told_before_anything_starts() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
