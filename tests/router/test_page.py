@@ -135,8 +135,8 @@ def test_facts_are_those_of_the_overview_and_count_who_serves():
             [("llm", False), ("encoder", True), ("encoder", False), ("encoder", True)]
         )
     ]
-    latencies = [Latency(n + 0.1, n + 0.2, n + 0.3, n) for n in (1, 2, 3)]
-    seen = Overview("tiny", 11.0, (), 1.5, 2.5, 3.5, *latencies, 7, 5, tuple(replicas))
+    first, between, whole = (Latency(n + 0.1, n + 0.2, n + 0.3, n) for n in (1, 2, 3))
+    seen = Overview("tiny", 11.0, (), 1.5, 2.5, 3.5, first, between, whole, 7, 5, tuple(replicas))
     policy = MediaPolicy(3, 4_000, 5_000, 6_000)
     facts = page_facts(seen, why_not_ready="no LLM replica serves", policy=policy)
     assert facts.pools == (PoolFacts("encoder", 2, 3), PoolFacts("llm", 0, 1))
