@@ -166,7 +166,11 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if self._on_error is not None:
             self._on_error(method, code.name)
         trailer = ((DETAILS_KEY, status.SerializeToString()),)
-        await context.abort(code, status.message, trailing_metadata=trailer)
+        try:
+            await context.abort(code, status.message, trailing_metadata=trailer)
+        except grpc.aio.InternalError:
+            # The call is over and nobody listens; the cancel of this task is on its way.
+            await asyncio.sleep(CANCEL_S)
 
 
 def _ids(context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:

@@ -55,6 +55,8 @@ class ServiceServer:
         interceptors: Outermost first. Without an `ErrorInterceptor` among them one is added.
         max_connection_age_s: After about this time a client is asked to connect anew, seconds;
             calls that run on the old connection go on to their end. 0 never asks.
+        max_message_bytes: Longer messages are refused by gRPC itself, as RESOURCE_EXHAUSTED and
+            without a word of ours, before they take memory; None sets no limit.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class ServiceServer:
         *,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         max_connection_age_s: float = 0.0,
+        max_message_bytes: int | None = None,
     ) -> None:
         self._host = host
         self._wanted_port = port
@@ -74,10 +77,13 @@ class ServiceServer:
         if not any(isinstance(known, ErrorInterceptor) for known in chain):
             chain.insert(0, ErrorInterceptor())
         chain.append(WatchInterceptor(self._draining))
-        # No grace is set: gRPC then lets calls of an old connection end by themselves.
-        age = [("grpc.max_connection_age_ms", round(max_connection_age_s * 1e3))]
-        options = [*SERVER_OPTIONS, *(age if max_connection_age_s else ())]
-        self.grpc = grpc.aio.server(interceptors=chain, options=options)
+        options: dict[str, int] = dict(SERVER_OPTIONS)
+        if max_connection_age_s:
+            # No grace is set: gRPC then lets calls of an old connection end by themselves.
+            options["grpc.max_connection_age_ms"] = round(max_connection_age_s * 1e3)
+        if max_message_bytes is not None:
+            options["grpc.max_receive_message_length"] = max_message_bytes
+        self.grpc = grpc.aio.server(interceptors=chain, options=tuple(options.items()))
         self._health = HealthServicer()
         self._health.set(LIVENESS, serving=True)
         self._health.set(READINESS, serving=False)

@@ -342,6 +342,20 @@ async def test_bytes_that_are_no_message(capfd):
         assert "Traceback" not in told
 
 
+async def test_a_message_that_is_far_too_long_takes_no_memory():
+    async with cluster(**LIMITS) as c, open_channel(c.router.server.address) as channel:
+        call: Any = channel.unary_stream("/redserve.v1.RouterService/Generate")
+        with pytest.raises(grpc.aio.AioRpcError, match="larger than max") as caught:
+            await call(bytes(2 * 1024 * 1024), timeout=30).read()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (
+            c.router.registry.get_sample_value(
+                "redserve_requests_total", {"code": "INVALID_ARGUMENT"}
+            )
+            == 0
+        )
+
+
 async def test_harmless_fields_are_taken():
     async with cluster() as c, httpx.AsyncClient(base_url=c.http) as client:
         body = _chat(

@@ -20,7 +20,7 @@ from redserve.wire.server import ServiceServer
 from redserve_router.discovery.discovery import discovery_for
 from redserve_router.dispatch.dispatcher import Dispatcher
 from redserve_router.dispatch.services import RouterServices
-from redserve_router.http.app import HttpDoor
+from redserve_router.http.app import HttpDoor, max_body_bytes
 from redserve_router.http.page.facts import page_facts
 from redserve_router.http.page.playground import Playground
 from redserve_router.http.server import HttpServer
@@ -140,6 +140,7 @@ class Router:
             settings.grpc_port,
             interceptors=(ErrorInterceptor(on_malformed=refusals.note_malformed),),
             max_connection_age_s=settings.max_connection_age_s,
+            max_message_bytes=max_body_bytes(settings.max_request_bytes),
         )
         servicer = RouterServicer(
             self.dispatcher, services, self.pair_checks, refusals, settings.max_images

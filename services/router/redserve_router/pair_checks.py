@@ -217,6 +217,7 @@ class _LlmWatch:
                 **facts,
                 transport=speed.transport,
                 gb_per_s=round(speed.gb_per_s, 3),
+                num_bytes=speed.num_bytes,
             )
 
     def _meet(self) -> dict[str, EncoderReplica]:

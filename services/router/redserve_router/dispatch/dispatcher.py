@@ -80,6 +80,8 @@ class Dispatcher:
         finally:
             task.cancel()
             await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # looked at: a client that has gone hears of none
 
     async def close(self) -> None:
         """Wait until encoders know of everything that ended early."""

@@ -39,6 +39,11 @@ BODY_OVERHEAD_BYTES = 1024 * 1024
 """For text and JSON around the pictures."""
 
 
+def max_body_bytes(max_request_bytes: int) -> int:
+    """Most bytes that may carry pictures of so many bytes: base64 makes three bytes four."""
+    return max_request_bytes * 4 // 3 + BODY_OVERHEAD_BYTES
+
+
 class HttpDoor:
     """Makes the ASGI application.
 
@@ -73,9 +78,9 @@ class HttpDoor:
         self._playground = playground
         self._own_hosts = own_hosts
         self._created = int(time.time())
-        # base64 makes three bytes four.
-        max_body_bytes = max_request_bytes * 4 // 3 + BODY_OVERHEAD_BYTES
-        self._chat = ChatEndpoint(dispatcher, token_text, max_body_bytes, refusals)
+        self._chat = ChatEndpoint(
+            dispatcher, token_text, max_body_bytes(max_request_bytes), refusals
+        )
 
     def app(self) -> ASGIApp:
         """The application, with request ids around everything."""
