@@ -96,7 +96,9 @@ async def test_rdma_to_who_has_it_and_grpc_to_others():
     assert world.num_fallbacks == other.num_fallbacks == 0
 
 
-async def test_no_way_goes_the_other_way_at_once_because_nothing_will_land():
+async def test_no_way_goes_the_other_way_at_once_because_nothing_will_land(
+    capfd: pytest.CaptureFixture[str],
+):
     world = World()
     world.fast.errors = [PeerUnreachable("another fabric")]
     world.both.add_peer(FAST)
@@ -106,6 +108,9 @@ async def test_no_way_goes_the_other_way_at_once_because_nothing_will_land():
     assert (world.fast.num_pulls, world.plain.num_pulls) == (1, 2)
     assert world.both.kind_for("p-1") == "grpc"
     assert world.num_fallbacks == 2
+    told = capfd.readouterr().err
+    assert told.count("no RDMA to a peer that offers it, using gRPC") == 1
+    assert "another fabric" in told
 
 
 @pytest.mark.parametrize("error", [PeerLost("broke"), DeadlineExceeded("hangs")])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from redserve.errors import ConfigError
+from redserve.telemetry.metrics.transport import TransportMetrics
 from redserve.transport import factory
 from redserve.transport.factory import make_consumer, make_producer
 from redserve.transport.nixl import rdma, tcp
@@ -78,15 +81,20 @@ def test_what_the_library_was_told_is_said(kind: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv("UCX_TLS", "tcp")
     monkeypatch.setenv("UCX_NET_DEVICES", "eth7")
     monkeypatch.setenv("UCX_TCP_PORT_RANGE", "29600-29615")
+    monkeypatch.setenv("UCX_TCP_TX_SEG_SIZE", "banana")
     with pytest.raises(ConfigError) as caught:
         consumer(kind)
-    assert caught.value.message == (
-        f"{kind.upper()} is not to be had: UCX cannot start: NIXL_ERR_BACKEND (with UCX_TLS=tcp, "
-        "UCX_NET_DEVICES=eth7, UCX_TCP_PORT_RANGE=29600-29615; UCX's own lines in the log say why)"
-    )
+    said = caught.value.message
+    assert said.startswith(f"{kind.upper()} is not to be had: UCX cannot start: NIXL_ERR_BACKEND (")
+    for told in ("UCX_NET_DEVICES=eth7", "UCX_TCP_PORT_RANGE=29600-29615", "UCX_TLS=tcp"):
+        assert told in said
+    assert "UCX_TCP_TX_SEG_SIZE=banana" in said, "whatever it was told may be the reason"
+    assert said.endswith("; UCX's own lines in the log say why)")
 
 
-def test_auto_goes_on_by_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_goes_on_by_grpc(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(factory, "Endpoint", no_agent)
     monkeypatch.setattr(rdma, "missing", lambda *_: None)
     monkeypatch.delenv("UCX_TLS")
@@ -94,3 +102,28 @@ def test_auto_goes_on_by_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(made, ProducerSide)
     assert made.transport == "grpc"
     made.close()
+    told = capfd.readouterr().err
+    assert "embeddings move by gRPC" in told
+    assert "UCX cannot start" in told
+
+
+def test_the_state_of_a_pool_is_shown() -> None:
+    registry = CollectorRegistry()
+    pool = Pool(4 * 4096)
+    made = make_consumer("grpc", pool, "c", "", TransportMetrics(registry))
+
+    def shown() -> tuple[float | None, ...]:
+        return tuple(
+            registry.get_sample_value("redserve_transport_pool_bytes", {"state": state})
+            for state in ("used", "free", "quarantined")
+        )
+
+    assert shown() == (0, 4 * 4096, 0)
+    region = pool.alloc(5000)
+    assert shown() == (2 * 4096, 2 * 4096, 0)
+    region.hold()
+    region.free()
+    assert shown() == (2 * 4096, 2 * 4096, 2 * 4096)
+    region.unhold()
+    assert shown() == (0, 4 * 4096, 0)
+    asyncio.run(made.close())

@@ -80,7 +80,7 @@ async def test_a_check_of_what_another_one_checks_is_not_a_small_figure() -> Non
             await link.puller.check(link.server.address, 5)
         assert is_taken(caught.value)
         await producer.release(lease.lease_id, consumed=True, timeout_s=5)
-        assert (await link.puller.check(link.server.address, 20)).num_bytes == PROBE_BYTES
+        assert (await link.puller.check(link.server.address, 20)).num_bytes == 32 * MIB
 
 
 async def test_where_there_is_little_room_a_small_one_is_read(kind: str) -> None:

@@ -48,6 +48,7 @@ async def test_its_end_fails_reads_and_nothing_else():
         await until(lambda: link.side.peer_info != former)
         now = await link.side.current()
         assert now.incarnation != former.incarnation
+        assert link.metric("redserve_transport_read_server_restarts_total") == 1
         await until(lambda: link.table.num_leases == 0)
 
         region.view[:] = 0
