@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING
+
 from redserve.telemetry.clock import now_ns
 from tests.encoder.support import bench, failures, item, picture, published
 from tests.support.otlp import Receiver
 
+if TYPE_CHECKING:
+    from tests.support.otlp import Received
+
 TRACE, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SENT = (("traceparent", f"00-{TRACE}-{CLIENT_SPAN}-01"),)
+
+
+def is_told(spans: list[Received]) -> bool:
+    items = sum(span.name == "item" for span in spans)
+    return items == 2 and {span.name for span in spans} >= {"queue", "encode", "publish"}
 
 
 async def test_the_work_for_an_image_lies_within_its_span() -> None:
@@ -18,6 +29,8 @@ async def test_the_work_for_an_image_lies_within_its_span() -> None:
                                     metadata=SENT)  # fmt: skip
             await b.landed(("r", 0))
             assert (published(events), failures(events)) == ([0], {1: "INVALID_ARGUMENT"})
+            # Here: at its end a process waits for a slow receiver for a moment only.
+            await asyncio.to_thread(receiver.wait, is_told)
         spans = receiver.of_trace(TRACE)
     items = {span.span_id: span for span in spans if span.name == "item"}
     assert {span.parent_id for span in items.values()} == {CLIENT_SPAN}
