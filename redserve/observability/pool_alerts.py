@@ -33,8 +33,9 @@ TARGET_DOWN_MIN: Final = 10
 _MOSTLY: Final = "10m:1m"
 """A process that ends and comes back, again and again, is there at some moments of each window."""
 _LATELY: Final = "1h"
-# A pool that has been empty for so long and half an hour more begins to be one that did not serve
-# a little before it ends to be one that did, so that no moment of a long outage is silent.
+# A pool that has been empty (or too small) for so long and half an hour more begins to be one that
+# did not serve (had not its number) a little before it ends to be one that did, so that no moment
+# of a long outage is silent.
 _NOT_LATELY: Final = "25m"
 
 
@@ -115,21 +116,44 @@ def _empty(series: Series, pool: str, empty: str, serving: str) -> Iterator[Aler
 
 
 def _below(series: Series, pool: str, serving: str, num_wanted: int) -> Iterator[Alert]:
+    """Soon where the pool had its number, after the longest start where it had not.
+
+    A pool that is new, or is meant to be larger than it was, loads weights first.
+    """
     if num_wanted < 2:
         return  # less than one is none, for which there is another alert
+    # The median: half of the window decides. It may lie between two numbers of replicas, and
+    # between none and one is no reason to be silent.
+    below = f"floor(quantile_over_time(0.5, {serving}[{_MOSTLY}]) > 0) < {num_wanted}"
+
+    def had_its_number(window: str) -> str:
+        return f"max_over_time({serving}[{window}:1m]) >= {num_wanted}"
+
+    what_now = "Requests are served, with less room for load and for the next failure."
     yield Alert(
         name=POOL_BELOW_MINIMUM,
         severity="ticket",
-        # The median: half of the window decides.
-        expr=f"(quantile_over_time(0.5, {serving}[{_MOSTLY}]) > 0) < {num_wanted}",
+        expr=f"{below} and {had_its_number(_LATELY)}",
         for_="10m",
         summary=f"{series.service}: the pool {pool} is smaller than it is meant to be",
         description=(
             f"{{{{ $value }}}} replica(s) of the pool {pool} take work most of the time, and the "
-            f"manifest asks for {num_wanted}. Requests are served, with less room for load and for "
-            "the next failure."
+            f"manifest asks for {num_wanted}, which it had within the last hour. {what_now}"
         ),
-        labels=(("pool", pool),),
+        labels=(("pool", pool), ("lately", "full")),
+    )
+    yield Alert(
+        name=POOL_BELOW_MINIMUM,
+        severity="ticket",
+        expr=f"{below} unless {had_its_number(_NOT_LATELY)}",
+        for_=f"{START_LIMIT_MIN}m",
+        summary=f"{series.service}: the pool {pool} stays smaller than it is meant to be",
+        description=(
+            f"{{{{ $value }}}} replica(s) of the pool {pool} take work most of the time, and the "
+            f"manifest asks for {num_wanted}. It has not had them for {START_LIMIT_MIN} minutes, "
+            f"which is as long as loading weights may take. {what_now}"
+        ),
+        labels=(("pool", pool), ("lately", "below")),
     )
 
 

@@ -1,4 +1,7 @@
-"""Alerts about pools, transport and room, run by promtool."""
+"""Alerts about pools, transport and room, run by promtool.
+
+Those about pools that are too small: test_pool_below.py.
+"""
 
 from __future__ import annotations
 
@@ -48,20 +51,6 @@ def info(process: str, transport: str) -> str:
 
 def pool_bytes(process: str, state: str) -> str:
     return of("redserve_transport_pool_bytes", process, state=state)
-
-
-def two_revisions(seen_by_new: int) -> dict[str, str]:
-    """An old router that sees one encoder of two, and a new one."""
-    new = ("router-1", "r2")
-    made = {
-        serving("encoder", 1): DOWN,
-        of("up", *new): steady(1),
-        of("redserve_inflight_requests", *new): steady(0),
-        serving("llm", 1, *new): steady(1),
-    }
-    return made | {
-        serving("encoder", number, *new): steady(1) for number in range(2, 2 + seen_by_new)
-    }
 
 
 BY_GRPC: Final = [info(process, "grpc") for process in POOLS if process != "router-0"]
@@ -150,48 +139,6 @@ CASES: Final = {
     "no engine serves": Case({serving("llm", 0): ENDED}, {"15m": {"RedServePoolEmpty pool=llm"}}),
     "nobody is wanted": Case(
         NO_ENCODERS, {"5m": set(), "50m": set()}, {"encoder": {"replicas": 0}}
-    ),
-    "one encoder of two": Case(
-        {serving("encoder", 1): DOWN},
-        {"5m": set(), "15m": {"RedServePoolBelowMinimum pool=encoder"}},
-    ),
-    "one encoder of two ends again and again": Case(
-        {serving("encoder", 1): "1x9 " + "0 0 0 0 1 " * 10},
-        {
-            "12m": set(),
-            **{
-                f"{minute}m": {"RedServePoolBelowMinimum pool=encoder"}
-                for minute in (28, 29, 30, 31, 32, 33, 50)
-            },
-        },
-    ),
-    "one encoder of two ended once": Case(
-        {serving("encoder", 1): "1x9 0x3 1x50"}, {"12m": set(), "20m": set(), "25m": set()}
-    ),
-    "one encoder of two comes back": Case(
-        {serving("encoder", 1): "1x9 0x19 1x50"},
-        {"29m": {"RedServePoolBelowMinimum pool=encoder"}, "40m": set()},
-    ),
-    "one encoder of at least one": Case(
-        {serving("encoder", 1): DOWN},
-        {"15m": set()},
-        {"encoder": {"scaling": {"minReplicas": 1, "maxReplicas": 4}}},
-    ),
-    "a rollout is no loss": Case(two_revisions(2), {"50m": set()}),
-    "a rollout that does not get on": Case(
-        two_revisions(0),
-        {
-            "20m": {"RedServePoolBelowMinimum pool=encoder"},
-            "45m": {
-                "RedServePoolBelowMinimum pool=encoder",
-                "RedServeRouterWithoutReplica pool=router missing=encoder",
-            },
-        },
-    ),
-    "one router of two": Case(
-        {},
-        {"15m": {"RedServePoolBelowMinimum pool=router"}},
-        {"router": {"replicas": 2}},
     ),
     "no router answers": Case(
         {of("up", "router-0"): ENDED},
