@@ -18,7 +18,7 @@ from redserve.local.scrape import scrape_config
 from redserve.observability.pool_alerts import START_LIMIT_MIN
 from tests.cluster.golden import CASES as CLUSTER_CASES
 from tests.cluster.golden import Case as ClusterCase
-from tests.observability.healthy import POOLS, healthy, of, service, serving, steady
+from tests.observability.healthy import POOLS, SPEC, healthy, of, service, serving, steady
 from tests.observability.promtool import (
     Scenario,
     check_config,
@@ -53,6 +53,16 @@ def pool_bytes(process: str, state: str) -> str:
     return of("redserve_transport_pool_bytes", process, state=state)
 
 
+def first_token(threshold_ms: int) -> dict[str, Any]:
+    """A promise."""
+    return {
+        "name": f"ttft-{threshold_ms}",
+        "indicator": "TimeToFirstToken",
+        "thresholdMilliseconds": threshold_ms,
+    }
+
+
+SLOS: Final = SPEC["slos"]
 BY_GRPC: Final = [info(process, "grpc") for process in POOLS if process != "router-0"]
 ALL_RDMA: Final = {
     **dict.fromkeys(BY_GRPC, GONE),
@@ -214,6 +224,13 @@ CASES: Final = {
         {pool_bytes("llm-0", "quarantined"): steady(100)},
         {"3m": set(), "8m": {"RedServeMemoryQuarantined pool=llm"}},
     ),
+    "transfers hang in a little more than a twentieth of the room": Case(
+        {pool_bytes("llm-0", "quarantined"): steady(52)},
+        {"8m": {"RedServeMemoryQuarantined pool=llm"}},
+    ),
+    "transfers hang in a little less than a twentieth of the room": Case(
+        {pool_bytes("llm-0", "quarantined"): steady(48)}, {"50m": set()}
+    ),
     "a transfer hangs": Case({pool_bytes("llm-0", "quarantined"): steady(10)}, {"50m": set()}),
     "an encoder has leases on what it has evicted": Case(
         {pool_bytes("encoder-0", "quarantined"): steady(300)}, {"50m": set()}
@@ -231,6 +248,19 @@ CASES: Final = {
     "requests waited": Case({OLDEST: "0x5 30 0x50"}, {"6m": set(), "8m": set()}),
     "requests wait and nothing was promised": Case(
         {OLDEST: steady(7)}, {"50m": set()}, {"slos": []}
+    ),
+    "requests wait too long for the stricter of two promises": Case(
+        {OLDEST: steady(7)}, {"5m": {"RedServeQueueOld"}}, {"slos": [first_token(4000), *SLOS]}
+    ),
+    "requests wait for more than half of the time that they may take": Case(
+        {OLDEST: steady(7)},
+        {"5m": {"RedServeQueueOld"}},
+        {"slos": [], "router": {"requestTimeoutSeconds": 12}},
+    ),
+    "requests wait for less than half of the time that they may take": Case(
+        {OLDEST: steady(5)},
+        {"50m": set()},
+        {"slos": [], "router": {"requestTimeoutSeconds": 12}},
     ),
     "images wait for an encoder": Case(
         {ENCODE_OLDEST: steady(30)},
