@@ -103,3 +103,9 @@ class Ended:
         if self.num_tokens < 2 or self.first_token_s is None or self.last_token_s is None:
             return None
         return (self.last_token_s - self.first_token_s) / (self.num_tokens - 1)
+
+    @property
+    def encode_latency_s(self) -> float | None:
+        """The longest that one of its items took which no encoder had; None without one."""
+        waits = (item.waited_s for item in self.items if item.end is not ItemEnd.CACHED)
+        return max(waits, default=None)

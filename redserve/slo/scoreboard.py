@@ -113,6 +113,14 @@ class Scoreboard:
 
         return self._note(now_s, judged)
 
+    def judge(self, ended: Ended) -> tuple[Verdict, ...]:
+        """What a request comes to in all, per objective that it concerns; remembers nothing.
+
+        `ended` tells of every item that was sent to encoders, noted or not.
+        """
+        verdicts = (Verdict(objective, judge(objective, ended)) for objective in self.objectives)
+        return tuple(verdict for verdict in verdicts if verdict.tally != NO_EVENT)
+
     def _note(self, now_s: float, judged: Callable[[Objective], Tally]) -> tuple[Verdict, ...]:
         verdicts = []
         for record in self._records:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PROMISES = (
     {"name": "first-token", "indicator": "TimeToFirstToken", "thresholdMilliseconds": 60_000},
+    {"name": "image", "indicator": "EncodeLatency", "thresholdMilliseconds": 1},
     {"name": "whole-answer", "indicator": "RequestLatency", "thresholdMilliseconds": 1},
     {"name": "available", "indicator": "Availability", "objectivePercent": "99.9"},
 )

@@ -112,9 +112,25 @@ def test_numbers_stand_beside_promises_and_the_service_counts(browser: Browser, 
             row.split("\t")[0]: row.split("\t")
             for row in tab.page.locator("#slos-body tr").all_inner_texts()
         }
-        assert promises.keys() == {"first-token", "whole-answer", "available"}
+        assert promises.keys() == {"first-token", "image", "whole-answer", "available"}
         assert promises["first-token"][4] == "100 %"
         assert promises["whole-answer"][4] == "0 %"
+
+
+def test_the_service_judges_not_the_page(browser: Browser, url: str) -> None:
+    with open_tab(browser, url) as tab:
+        tab.drop(new(CIRCLE))
+        answer_greedily(tab)
+        image = tab.page.locator("#numbers-body tr", has_text="Slowest image")
+        ask(tab)
+        assert "✗ no" in image.inner_text()
+        # An encoder has it by now, which is good at any time: nothing was encoded.
+        ask(tab)
+        assert image.locator("td").all_inner_texts()[:3] == ["–", "1 ms", "✓ yes"]
+        # And without an image there is nothing to judge.
+        tab.page.click("#pictures button")
+        ask(tab, "what is it?")
+        assert image.locator("td").all_inner_texts()[:3] == ["–", "1 ms", "–"]
 
 
 def test_last_requests_can_be_compared(browser: Browser, url: str) -> None:

@@ -191,10 +191,13 @@ def test_what_is_judged_as_it_happens_is_judged_once(end: Ended):
     board.note(end.duration_s, replace(end, items=tuple(waiting)))
     # What a request brought before it turned out to be wrong is not taken back.
     seen = end if end.end is not End.REFUSED else replace(end, end=End.LEFT, duration_s=0.0)
+    told = {verdict.objective: verdict.tally for verdict in board.judge(end)}
+    assert NONE not in told.values()
     for standing in board.standings(end.duration_s):
         tally, indicator = standing.since_start, standing.objective.indicator
         if end.end is not End.REFUSED:
             assert tally == judge(standing.objective, end)
+            assert tally == told.get(standing.objective, NONE)
         elif indicator == "TimeToFirstToken":
             assert tally == judge(standing.objective, seen)
         elif indicator == "EncodeLatency":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redserve.domain import FinishReason, TokenOutput, Usage
+    from redserve.slo import Ended, Verdict
     from redserve.telemetry.timeline import Bar, Timeline
 
 
@@ -49,12 +50,26 @@ class NewTokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """A whole answer before the promises of the service.
+
+    Attributes:
+        ended: What is judged; with all items that were sent to encoders.
+        verdicts: Of the promises that it is an event of.
+    """
+
+    ended: Ended
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
-    """Last event; `timeline` only when it was asked for."""
+    """Last event; `timeline` and `judged` only when the timeline was asked for."""
 
     reason: FinishReason
     usage: Usage
-    timeline: Timeline | None
+    timeline: Timeline | None = None
+    judged: Judged | None = None
 
 
 AnswerEvent = Started | Progress | NewTokens | Finished

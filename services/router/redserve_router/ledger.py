@@ -67,6 +67,10 @@ class Ledger:
         self._traffic.note(now_s, ended)
         self._count(self._board.note(now_s, ended))
 
+    def judge(self, ended: Ended) -> tuple[Verdict, ...]:
+        """What a request comes to, noted or not; counts nothing."""
+        return self._board.judge(ended)
+
     def _count(self, verdicts: Iterable[Verdict]) -> None:
         for verdict in verdicts:
             name, tally = verdict.objective.name, verdict.tally

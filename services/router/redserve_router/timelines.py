@@ -26,6 +26,7 @@ class TimelineBuilder:
         self._lane = lane
         self._received_ns = received_ns
         self._bars: list[Bar] = []
+        self._finished_ns = 0
         self.first_token_ns = 0
         self.listener: Callable[[tuple[Bar, ...]], None] | None = None
 
@@ -55,7 +56,8 @@ class TimelineBuilder:
             self.listener(kept)
 
     def build(self) -> Timeline:
-        """The timeline of a request that ends now."""
+        """The timeline of a request that has ended: the first call says when."""
+        self._finished_ns = self._finished_ns or now_ns()
         bars = tuple(sorted(self._bars, key=lambda bar: (bar.start_ns, bar.end_ns, bar.lane)))
         return Timeline(
             request_id=self._request_id,
@@ -63,7 +65,7 @@ class TimelineBuilder:
             overlap_ratio=overlap_ratio(bars),
             received_ns=self._received_ns,
             first_token_ns=self.first_token_ns,
-            finished_ns=now_ns(),
+            finished_ns=self._finished_ns,
         )
 
 

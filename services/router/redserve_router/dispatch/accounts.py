@@ -6,6 +6,7 @@ go on for minutes. All else is written when the request ends.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from redserve.errors import Cancelled
@@ -13,6 +14,7 @@ from redserve.telemetry.first_token import first_token_parts
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.transport_times import transport_times
 from redserve.telemetry.words import OK
+from redserve_router.answer import Judged
 from redserve_router.dispatch.item_state import Outcome
 from redserve_router.dispatch.reckoning import reckon, reckon_item
 from redserve_router.dispatch.spans import end_span
@@ -38,9 +40,17 @@ def note_first_token(life: RequestLife, services: RouterServices) -> None:
 
 def note_item(state: ItemState, services: RouterServices) -> None:
     """An item has been published; again is no second event."""
-    if not state.is_judged:
-        state.is_judged = True
-        services.ledger.note_item(reckon_item(state, state.ended_ns))
+    if state.judged is None:
+        state.judged = reckon_item(state, state.ended_ns)
+        services.ledger.note_item(state.judged)
+
+
+def judge_answer(life: RequestLife, services: RouterServices, timeline: Timeline) -> Judged:
+    """What the books say of a request that is complete, once it is closed; counts nothing."""
+    rest = reckon(life, timeline, OK)
+    noted = tuple(state.judged for state in life.items if state.judged is not None)
+    ended = replace(rest, items=(*noted, *rest.items))
+    return Judged(ended, services.ledger.judge(ended))
 
 
 def close_accounts(

@@ -12,6 +12,7 @@ from redserve.telemetry.clock import now_ns
 if TYPE_CHECKING:
     from redserve.domain import Item
     from redserve.errors import RedServeError
+    from redserve.slo import EndedItem
     from redserve_router.media.collect import Picture
 
 
@@ -40,8 +41,8 @@ class ItemState:
         num_lost: How often the LLM replica could not get what was published; the same.
         failures: Failures by reason, those of connections left out.
         last_error: The last of either kind.
-        is_judged: Whether promises have heard of it. That is once, when it is first published: an
-            item that is needed again is no second event.
+        judged: What promises have heard of it. That is once, when it is first published: an item
+            that is needed again is no second event.
     """
 
     item: Item
@@ -55,12 +56,17 @@ class ItemState:
     num_lost: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     last_error: RedServeError | None = None
-    is_judged: bool = False
+    judged: EndedItem | None = None
 
     @property
     def index(self) -> int:
         """Position among the items, in prompt order."""
         return self.item.index
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether promises have heard of it."""
+        return self.judged is not None
 
     def begin_attempt(self) -> None:
         """It is dispatched (again)."""

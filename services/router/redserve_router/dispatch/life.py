@@ -13,7 +13,7 @@ from redserve.telemetry.log import get_logger
 from redserve.telemetry.tracing import Origin
 from redserve_router.answer import Finished, NewTokens, Progress, Started
 from redserve_router.clients.llm import SequenceFinished
-from redserve_router.dispatch.accounts import note_first_token
+from redserve_router.dispatch.accounts import judge_answer, note_first_token
 from redserve_router.dispatch.courier import Destination, ItemCourier
 from redserve_router.dispatch.generation import Generation, LlmLost
 from redserve_router.dispatch.item_state import ItemState
@@ -130,8 +130,12 @@ class RequestLife:
         self.finished = finished = await self._generate(prepared)
         self._timeline.listener = None  # the timeline itself comes next
         self._timeline.extend(finished.bars)
-        timeline = self._timeline.build() if self._question.include_timeline else None
-        self._send(Finished(finished.reason, finished.usage, timeline))
+        if not self._question.include_timeline:
+            self._send(Finished(finished.reason, finished.usage))
+            return
+        timeline = self._timeline.build()
+        judged = judge_answer(self, self._services, timeline)
+        self._send(Finished(finished.reason, finished.usage, timeline, judged))
 
     async def _generate(self, prepared: Prepared) -> SequenceFinished:
         """Generation after generation, until one is complete."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from redserve.domain import TokenOutput, Usage
     from redserve.telemetry.timeline import Bar, Timeline
-    from redserve_router.answer import Finished, NewTokens, Progress, Started
+    from redserve_router.answer import Finished, Judged, NewTokens, Progress, Started
 
 _REPLACEMENT = "\ufffd"
 
@@ -46,8 +46,7 @@ class ReplyMaker:
 
     def closing_chunk(self, event: Finished) -> dict[str, Any]:
         """The chunk with the reason of the end."""
-        chunk = self._chunk({}, finish_reason=event.reason.value)
-        return _with_timeline(chunk, event.timeline)
+        return _with_timeline(self._chunk({}, finish_reason=event.reason.value), event)
 
     def usage_chunk(self, event: Finished) -> dict[str, Any]:
         """The very last chunk, without choices, if it was asked for."""
@@ -68,7 +67,7 @@ class ReplyMaker:
             "choices": [choice],
             "usage": _usage(event.usage),
         }
-        return _with_timeline(reply, event.timeline)
+        return _with_timeline(reply, event)
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
@@ -131,6 +130,25 @@ def timeline_object(timeline: Timeline) -> dict[str, Any]:
     }
 
 
+def judged_object(judged: Judged) -> dict[str, Any]:
+    """What an answer is judged by, null for what it did not have, and its events per promise."""
+    ended = judged.ended
+    return {
+        "time_to_first_token_s": ended.first_token_s,
+        "time_per_output_token_s": ended.time_per_output_token_s,
+        "request_duration_s": ended.duration_s,
+        "encode_latency_s": ended.encode_latency_s,
+        "events": [
+            {
+                "slo": verdict.objective.name,
+                "good": verdict.tally.good,
+                "bad": verdict.tally.bad,
+            }
+            for verdict in judged.verdicts
+        ],
+    }
+
+
 def progress_object(progress: Progress) -> dict[str, Any]:
     """What was just done, in the shapes of a timeline."""
     return {
@@ -156,9 +174,12 @@ def _bar(bar: Bar) -> dict[str, Any]:
     }
 
 
-def _with_timeline(reply: dict[str, Any], timeline: Timeline | None) -> dict[str, Any]:
-    if timeline is not None:
-        reply["redserve"] = {"timeline": timeline_object(timeline)}
+def _with_timeline(reply: dict[str, Any], event: Finished) -> dict[str, Any]:
+    if event.timeline is not None and event.judged is not None:
+        reply["redserve"] = {
+            "timeline": timeline_object(event.timeline),
+            "judged": judged_object(event.judged),
+        }
     return reply
 
 

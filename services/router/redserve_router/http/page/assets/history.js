@@ -2,7 +2,6 @@
 
 import { byId, element, row, svgElement } from "./dom.js";
 import { NOTHING, beginning, count, percent, seconds } from "./format.js";
-import { measured } from "./numbers.js";
 
 const KEPT = 20;
 
@@ -22,7 +21,7 @@ export class History {
   show(run) {
     this.shown = run;
     byId("history").hidden = !this.runs.length;
-    const slowest = Math.max(0, ...this.runs.map((one) => (one.timeline ? measured(one).TimeToFirstToken : 0)));
+    const slowest = Math.max(0, ...this.runs.map((one) => one.judged.time_to_first_token_s || 0));
     const body = byId("history-body");
     const focused = document.activeElement?.closest("#history-body button")?.run;
     body.replaceChildren(...this.runs.map((one) => this.line(one, slowest)));
@@ -42,14 +41,14 @@ export class History {
       const state = run.isOver ? (run.isStopped ? "stopped" : "failed") : "running";
       return row([button, images, [state, state === "failed" ? "number bad" : "number"], "", [NOTHING, "number"], [NOTHING, "number"], [NOTHING, "number"]]);
     }
-    const found = measured(run);
+    const { time_to_first_token_s: firstS, request_duration_s: wholeS } = run.judged;
     const overlap = run.timeline.overlap_ratio;
     return row([
       button,
       images,
-      [seconds(found.TimeToFirstToken), "number"],
-      [scale(found.TimeToFirstToken / slowest), "scale"],
-      [seconds(found.RequestLatency), "number"],
+      [seconds(firstS), "number"],
+      [firstS ? scale(firstS / slowest) : "", "scale"],
+      [seconds(wholeS), "number"],
       [count(run.usage?.completion_tokens), "number"],
       [overlap === null ? NOTHING : percent(Number(overlap.toFixed(2))), "number"],
     ]);

@@ -105,7 +105,7 @@ async function answer(run, text, options) {
       run.took(piece);
       if (drawing.run === run) byId("answer").firstElementChild.append(piece);
     },
-    finished: (reason, timeline) => run.finished(reason, timeline),
+    finished: (reason, told) => run.finished(reason, told),
     usage: (usage) => {
       run.usage = usage;
     },

@@ -15,47 +15,27 @@ const MEASURES = [
   ["TimeToFirstToken", "Time to first token", "time_to_first_token"],
   ["TimePerOutputToken", "Time per output token", "time_per_output_token"],
   ["RequestLatency", "Whole answer", "request_duration"],
-  ["EncodeLatency", "Slowest image, encoded", null],
+  ["EncodeLatency", "Slowest image, encoded", "encode_latency"],
 ];
-
-/** What was measured of a complete request, seconds; null for what it did not have. */
-export function measured(run) {
-  const done = run.timeline;
-  const decode = done.bars.find((bar) => bar.name === "decode");
-  const items = new Map();
-  for (const bar of done.bars) {
-    if (bar.item_index === null || !["queue", "preprocess", "encode", "publish"].includes(bar.name)) continue;
-    const [start, end] = items.get(bar.item_index) || [Infinity, 0];
-    items.set(bar.item_index, [Math.min(start, bar.start_ns), Math.max(end, bar.end_ns)]);
-  }
-  const encodes = [...items.values()].map(([start, end]) => (end - start) / 1e9);
-  return {
-    TimeToFirstToken: (done.first_token_ns - done.received_ns) / 1e9,
-    TimePerOutputToken: decode?.num_tokens ? (decode.end_ns - decode.start_ns) / 1e9 / decode.num_tokens : null,
-    RequestLatency: (done.finished_ns - done.received_ns) / 1e9,
-    EncodeLatency: encodes.length ? Math.max(...encodes) : null,
-  };
-}
 
 /** Shows them; `facts` is what the service says of itself, or null. */
 export function showNumbers(run, facts) {
   byId("numbers").hidden = !run.timeline;
   if (!run.timeline) return;
   showParts(run.timeline);
-  const found = measured(run);
   const rows = [];
   for (const [indicator, label, latency] of MEASURES) {
     const promises = (facts?.slos || []).filter((slo) => slo.indicator === indicator);
-    const value = found[indicator];
+    const value = run.judged[`${latency}_s`];
     if (value === null && !promises.length) continue;
-    const known = latency && facts?.latencies[latency];
+    const known = facts?.latencies[latency];
     const median = known?.count ? seconds(known.p50_s) : NOTHING;
     for (const promise of promises.length ? promises : [null]) {
       rows.push(row([
         label,
         [seconds(value), "number"],
         [promise ? seconds(promise.threshold_s) : NOTHING, "number"],
-        verdict(value, promise),
+        verdict(run.judged.events.find((one) => one.slo === promise?.name)),
         [median, "number"],
       ]));
     }
@@ -64,9 +44,10 @@ export function showNumbers(run, facts) {
   byId("more").replaceChildren(...more(run));
 }
 
-function verdict(value, promise) {
-  if (!promise || value === null) return NOTHING;
-  const kept = value <= promise.threshold_s;
+/** What the service itself counts, if anything: an image that was in a cache is good at any time. */
+function verdict(counted) {
+  if (!counted) return NOTHING;
+  const kept = !counted.bad;
   return element("span", { class: kept ? "good" : "bad" }, kept ? "✓ yes" : "✗ no");
 }
 

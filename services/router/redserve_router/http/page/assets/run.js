@@ -3,6 +3,15 @@
 /** What is drawn on a row of its own, by the name of a bar that belongs to no image. */
 const ROWS = { prefill: "prefill", queue: "prefill", decode: "decode" };
 
+/** Of a request that has not ended well, or that a router of another release answered. */
+const UNJUDGED = {
+  time_to_first_token_s: null,
+  time_per_output_token_s: null,
+  request_duration_s: null,
+  encode_latency_s: null,
+  events: [],
+};
+
 export class Run {
   constructor(question, numImages) {
     this.question = question;
@@ -13,6 +22,7 @@ export class Run {
     this.firstTokenNs = 0;
     this.skewNs = null; // the router's clock less ours
     this.timeline = null;
+    this.judged = UNJUDGED;
     this.usage = null;
     this.text = "";
     this.reason = "";
@@ -33,9 +43,10 @@ export class Run {
     if (!this.firstTokenNs && this.skewNs !== null) this.firstTokenNs = this.nowNs;
   }
 
-  finished(reason, timeline) {
+  finished(reason, { timeline, judged = UNJUDGED }) {
     this.reason = reason;
     this.timeline = timeline;
+    this.judged = judged;
     this.bars = timeline.bars;
     this.awaited = [];
     this.firstTokenNs = timeline.first_token_ns;

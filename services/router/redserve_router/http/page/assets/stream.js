@@ -35,7 +35,7 @@ const STATUS_OF = {
 };
 
 /**
- * Ask, and call `on.progress(progress)`, `on.text(text)`, `on.finished(reason, timeline)` and
+ * Ask, and call `on.progress(progress)`, `on.text(text)`, `on.finished(reason, told)` and
  * `on.usage(usage)` as they come.
  *
  * Throws a Failure; an AbortError when `signal` ends it.
@@ -70,7 +70,7 @@ function take(chunk, on) {
   const choice = chunk.choices?.[0];
   if (!choice) return;
   if (choice.delta.content) on.text(choice.delta.content);
-  if (choice.finish_reason) on.finished(choice.finish_reason, chunk.redserve.timeline);
+  if (choice.finish_reason) on.finished(choice.finish_reason, chunk.redserve);
 }
 
 async function refusal(response) {
