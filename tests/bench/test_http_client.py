@@ -26,6 +26,8 @@ from tests.bench.fake_openai import DONE, WHOLE, FakeOpenAi, event, text, usage
 from tests.router.cluster import MODEL, cluster
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from redserve.bench.outcome import Answer
 
 PICTURE = draw_png(PictureSize(32, 32), "a")
@@ -84,6 +86,24 @@ async def test_what_is_asked():
     head, _, data = image["image_url"]["url"].partition(",")
     assert head == "data:image/png;base64"
     assert base64.b64decode(data) == PICTURE
+
+
+async def test_what_surrounds_the_client_does_not_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A proxy would be what is measured, and a password of ~/.netrc is not this server's."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    for scheme in ("http", "https", "all"):
+        for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper()):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = FakeOpenAi()
+    answer = await ask(server)
+    assert answer.problem is None
+    assert server.keys == [None]
 
 
 async def test_fields_that_not_every_server_knows_are_left_out():

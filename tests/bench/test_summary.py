@@ -113,6 +113,20 @@ def test_figures_of_a_small_run() -> None:
     assert found.latencies.ttft.max == pytest.approx(0.3)
 
 
+def test_rates_are_of_all_that_was_sent_and_made_while_it_was() -> None:
+    run = [
+        # Due a second before the client sent it: that second put no load on the service.
+        outcome(0, start_s=10.0, lag_s=1.0),
+        # Its tokens were made, whatever became of it then.
+        outcome(1, start_s=11.8, num_tokens=9, problem=BUSY),
+    ]
+    found = summarize(run)
+    assert found.span_s == pytest.approx(1.98)
+    assert found.num_output_tokens == 11 + 9
+    assert found.requests_per_s == pytest.approx(1 / 1.98)
+    assert found.tokens_per_s == pytest.approx(20 / 1.98)
+
+
 def test_goodput_needs_the_whole_answer_even_without_a_promise_of_it() -> None:
     late = Problem(End.EXPIRED, "TIMEOUT", "no answer within 60 s")
     assert is_good(outcome(), (FIRST,))

@@ -124,6 +124,22 @@ def test_a_long_name_is_cut_before_a_number_is(width: int) -> None:
     assert line.split()[1:8] == ["800", "ms", "99", "%", "99.9", "%", "90"]
 
 
+def test_broken_promises_are_red_and_kept_ones_green() -> None:
+    console = Console(width=110, file=io.StringIO(), force_terminal=True, color_system="standard")
+    shown = overview()
+    shown.slos[0].attainment = shown.slos[0].target  # just what was promised is enough
+    with console.capture() as capture:
+        console.print(frame(overview_from_proto(shown), "127.0.0.1:7000", {}))
+    styles = {}
+    for line in capture.get().splitlines():
+        text = Text.from_ansi(line)
+        if (name := text.plain.split(" ")[0]) in ("first", "up", "encode"):
+            styles[name] = [str(span.style) for span in text.spans]
+    red, green = "bold color(1)", "color(2)"
+    # What was attained, and what is left of the budget.
+    assert styles == {"first": [green] * 2, "up": [red] * 2, "encode": ["dim"] * 2}
+
+
 def test_what_is_below_the_screen_is_told() -> None:
     content = Group(*(Text(f"line {number}") for number in range(30)))
     assert rendered(Fitted(content), 80, 30) == [f"line {number}" for number in range(30)]
