@@ -139,6 +139,7 @@ class FakeLlm(_OnlyEmbeddings):
         accept: What it says to an announcement.
         pulls: Whether it pulls what it accepts.
         answers: Unset while it answers no announcement.
+        questions: Unset while it does not answer whether it still wants something.
         announced: What it was told of.
         asked: What it was told of again, which asks whether it is still wanted.
         unwanted: Of these, what it says no to although it has not landed.
@@ -151,6 +152,8 @@ class FakeLlm(_OnlyEmbeddings):
         self.pulls = True
         self.answers = asyncio.Event()
         self.answers.set()
+        self.questions = asyncio.Event()
+        self.questions.set()
         self.announced: list[Announcement] = []
         self.asked: list[tuple[str, int]] = []
         self.unwanted: set[tuple[str, int]] = set()
@@ -178,6 +181,7 @@ class FakeLlm(_OnlyEmbeddings):
         announcement = Announcement(request)
         if any(request.tensor_key == known.request.tensor_key for known in self.announced):
             self.asked.append(announcement.name)
+            await self.questions.wait()
             done = announcement.name in self.landed.keys() | self.unwanted
             return llm_pb2.EmbeddingReadyResponse(accepted=not done)
         self.announced.append(announcement)
@@ -212,6 +216,7 @@ class FakeLlm(_OnlyEmbeddings):
     async def stop(self) -> None:
         assert self._server is not None
         self.answers.set()
+        self.questions.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=TIMEOUT_S)
         await self.puller.close()

@@ -14,8 +14,10 @@ pytestmark = pytest.mark.parametrize("kind", KINDS)
 FEW = 4097
 """Bytes: a cycle is about the connection."""
 CYCLES = 1000
-WARM_UP = 100
-"""Cycles until allocators and thread pools have what they need."""
+WARM_UP = 400
+"""Cycles until allocators and thread pools have what they need: agents come and go with threads,
+and the first hundreds of them take a few KB each, which the next thousands find again."""
+MOST_GROWN = 2 * MIB
 IDLE_S = 3.0
 MOST_CPU = 0.02
 
@@ -34,7 +36,7 @@ async def test_a_thousand_connections_leave_nothing_behind(kind: str):
             # The other end hangs up a moment later.
             await answer_until(process, lambda _: process.num_descriptors() <= num_before + 2)  # noqa: B023
             grown = process.resident_bytes() - bytes_before
-            assert grown < 8 * MIB, f"{grown / CYCLES:.0f} bytes a connection"
+            assert grown < MOST_GROWN, f"{grown / CYCLES:.0f} bytes a connection"
 
 
 @pytest.mark.timeout(120)
