@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -75,8 +76,12 @@ class OutputSink:
         self._on_line(text)
 
     def _begin_anew(self) -> None:
-        self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-        fresh = self._path.open("wb", buffering=0)
+        # Made first: a file that could not be made must not cost the one that there is.
+        made = self._path.with_name(f"{self._path.name}.new")
+        fresh = made.open("wb", buffering=0)
+        with suppress(FileNotFoundError):
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        made.replace(self._path)
         self._file.close()
         self._file = fresh
         self._num_bytes = 0

@@ -74,15 +74,13 @@ class BatchFiller:
         if self._lives.num_preemptions == num_preemptions:
             # Who has just made room must not come back at once and take it.
             self._schedule_admissions(plan)
-        else:
-            plan.is_starved = True
         if plan.is_empty:
             # No chunk is worth a step by itself: all of them together are.
             self._schedule_prefills(plan, forced=True)
             self._schedule_admissions(plan, forced=True)
         self._lives.settle()
         if not plan.is_empty:
-            self._lives.num_starved_batches += plan.is_starved
+            self._lives.num_starved_batches += self._room.was_short
             for sequence in plan.passed_over:
                 sequence.num_held_back += 1
         return plan
@@ -164,7 +162,6 @@ class BatchFiller:
         if self._chunk_end(sequence, start, plan, forced=forced) == start:
             return True
         if not self._room.make_place(sequence, self._rule.smallest_end(sequence, start)):
-            plan.is_starved |= len(self._roster.running) < self._config.max_sequences
             return False
         self._lives.admit(sequence)
         self._extend(sequence, plan, forced=True)

@@ -23,7 +23,6 @@ class BatchPlan:
         chunks: Chosen so far.
         num_decodes: How many of them are decodes.
         sequences: Whose chunks they are.
-        is_starved: Whether a sequence was left out, or lost its blocks, for want of KV blocks.
         passed_over: Sequences that had schedulable tokens and got none by a rule of ours.
     """
 
@@ -34,7 +33,6 @@ class BatchPlan:
         self.chunks: list[ScheduledChunk] = []
         self.num_decodes = 0
         self.sequences: set[Sequence] = set()
-        self.is_starved = False
         self.passed_over: dict[Sequence, None] = {}
 
     @property

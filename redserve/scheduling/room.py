@@ -30,6 +30,10 @@ class RoomMaker:
         reserve: Tells what admission must leave alone.
         lives: Preempts.
         rule: Knows the shortest chunk.
+
+    Attributes:
+        was_short: Whether in this step somebody lacked blocks: had to wait for some, or took those
+            of another.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class RoomMaker:
         self._reserve = reserve
         self._lives = lives
         self._rule = rule
+        self.was_short = False
         self._claim: tuple[Sequence, int] | None = None
         self._condemned: frozenset[Sequence] = frozenset()
 
@@ -56,6 +61,7 @@ class RoomMaker:
         A decode that is in every batch is never idle when an older prefill asks; it has to sit
         out once to become so.
         """
+        self.was_short = False
         claim, self._claim = self._claim, None
         self._condemned = frozenset()
         if claim is not None and claim[0].phase is Phase.RUNNING and claim[0].num_counted:
@@ -80,6 +86,7 @@ class RoomMaker:
             False, and nothing has changed but a claim for the next step, if there is no room.
         """
         if not self._kv.grow(sequence, end):
+            self.was_short = True
             victims = choose_victims(
                 self._roster.running,
                 sequence,
@@ -135,6 +142,9 @@ class RoomMaker:
             return needed <= pool.num_available + num_freed
 
         victims = choose_victims(running, sequence, pool, is_parked, enough)
+        if victims is None or victims:
+            # With all places taken it is a place that is lacked, whatever else.
+            self.was_short |= len(running) < self._max_sequences
         if victims is None:
             return False
         for victim in victims:

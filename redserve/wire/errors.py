@@ -18,6 +18,7 @@ from redserve import errors
 from redserve.errors import ALL_ERRORS, InternalError, RedServeError
 
 DOMAIN: Final = "redserve.dev"
+_TOO_LONG: Final = "message larger than max"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 CONTENT_MISSING: Final = "CONTENT_MISSING"
 """Reason of an `ItemError`: the encoder lacks the picture's bytes, the caller must send them.
@@ -86,6 +87,8 @@ def from_status(
             text = bad_request.field_violations[0].description
         elif detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    if kind is None and code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LONG in text:
+        kind = errors.InvalidArgument  # gRPC's own word: no later try can succeed
     if kind is None:
         kind = _BY_CODE.get(code, InternalError)
     return kind(text, field=field, retry_after_s=retry_after_s)

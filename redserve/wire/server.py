@@ -39,6 +39,10 @@ SERVER_OPTIONS: Final = (
 )
 
 
+_MOST_BYTES: Final = 2**31 - 1
+"""gRPC counts a message's bytes in 32 bits."""
+
+
 class ServiceServer:
     """One server of one process. Create it inside the running event loop.
 
@@ -82,7 +86,7 @@ class ServiceServer:
             # No grace is set: gRPC then lets calls of an old connection end by themselves.
             options["grpc.max_connection_age_ms"] = round(max_connection_age_s * 1e3)
         if max_message_bytes is not None:
-            options["grpc.max_receive_message_length"] = max_message_bytes
+            options["grpc.max_receive_message_length"] = min(max_message_bytes, _MOST_BYTES)
         self.grpc = grpc.aio.server(interceptors=chain, options=tuple(options.items()))
         self._health = HealthServicer()
         self._health.set(LIVENESS, serving=True)

@@ -14,6 +14,7 @@ from redserve.errors import (
 )
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.timeline import ABORTED, ROOM, TRANSFER
+from redserve.transport.base import PeerInfo
 from redserve.wire.errors import from_rpc_error
 from redserve.wire.transport import peer_to_proto
 from redserve_llm.pulls import LEAST_WAIT_NS
@@ -77,8 +78,12 @@ async def test_an_encoder_may_ask_whether_its_embedding_is_still_wanted(service:
     dropped = service.replica.registry.get_sample_value
     assert dropped("redserve_items_dropped_total", {"why": "late"}) == 0, "a question is no loss"
     assert (await service.encoder.announce(asked, 0, attempt=2)).accepted
+    asks: dict[str, Any] = {"offer": False, "producer": peer_to_proto(PeerInfo("", "", ""))}
+    assert not (await service.encoder.announce(asked, 0, attempt=1, **asks)).accepted
     await call.finish()
     check(call, asked)
+    assert not (await service.encoder.announce(asked, 0, attempt=2, **asks)).accepted
+    assert dropped("redserve_items_dropped_total", {"why": "late"}) == 0
     await service.check_nothing_is_left()
 
 

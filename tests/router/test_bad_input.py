@@ -16,6 +16,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from redserve.errors import InvalidArgument
 from redserve.v1 import router_pb2 as pb
 from redserve.wire.channel import open_channel
 from redserve.wire.errors import from_rpc_error
@@ -348,12 +349,19 @@ async def test_a_message_that_is_far_too_long_takes_no_memory():
         with pytest.raises(grpc.aio.AioRpcError, match="larger than max") as caught:
             await call(bytes(2 * 1024 * 1024), timeout=30).read()
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        error = from_rpc_error(caught.value)
+        assert isinstance(error, InvalidArgument), "no later try would be taken"
         assert (
             c.router.registry.get_sample_value(
                 "redserve_requests_total", {"code": "INVALID_ARGUMENT"}
             )
             == 0
         )
+
+
+async def test_a_limit_that_grpc_cannot_count_is_no_limit():
+    async with cluster(max_request_bytes=4 * 1024**3) as c:
+        assert (await c.ask(question(picture("red")))).finished
 
 
 async def test_harmless_fields_are_taken():

@@ -402,17 +402,21 @@ def test_who_waits_for_a_place_among_few_sequences_lacks_no_blocks() -> None:
     assert scheduler.stats().starved_batches_total == 0
 
 
-def test_a_batch_that_takes_blocks_away_lacks_them() -> None:
+def test_a_batch_that_cannot_grow_a_sequence_lacks_blocks() -> None:
+    """First the younger one sits a step out, then it loses its blocks to the older one."""
     scheduler = make_scheduler(num_blocks=5, prefix_cache=False)
     scheduler.add(text("a", 6, max_tokens=12))
     scheduler.add(text("b", 6, max_tokens=12))
-    num_steps = 0
-    while scheduler.stats().num_preempted == 0:
-        assert scheduler.stats().starved_batches_total == 0
+    step(scheduler)
+    assert scheduler.stats().starved_batches_total == 0
+    while scheduler.stats().starved_batches_total == 0:
         step(scheduler)
-        num_steps += 1
-    assert num_steps > 1
-    assert scheduler.stats().starved_batches_total == 1
+    assert scheduler.stats().preemptions_total == 0
+    num_starved = 1
+    while scheduler.stats().preemptions_total == 0:
+        step(scheduler)
+        num_starved += 1
+    assert scheduler.stats().starved_batches_total == num_starved
 
 
 # -- ends ------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ class RouterMetrics:
         )  # fmt: skip
         self.queue = Histogram(
             "redserve_queue_seconds", "Arrival of a request until its first step at an engine",
-            buckets=SHORT_BUCKETS, registry=registry,
+            buckets=DURATION_BUCKETS, registry=registry,
         )  # fmt: skip
         self.overlap_ratio = Histogram(
             "redserve_overlap_ratio", "Share of encode time hidden behind prefill, per request",

@@ -148,7 +148,7 @@ class StillWanted:
         for hold in given_up:
             self._holds.end(hold.delivery)
         log.warning(
-            "an LLM replica does not answer, and what is held for it is given up",
+            "an LLM replica gives no answer, and what is held for it is given up",
             replica=address,
             num_items=len(given_up),
             why=str(error),

@@ -159,9 +159,8 @@ class Arena:
         """
         shelf = self._shelves.get(key)
         if shelf is None:
-            return self._refuse(
-                LATE, f"generation {key.generation} of {key.request_id} is not live"
-            )
+            why = f"generation {key.generation} of {key.request_id} is not live"
+            return why if announcement.is_question else self._refuse(LATE, why)
         if item_index >= len(shelf.slots):
             raise InvalidArgument(
                 f"the request has {len(shelf.slots)} items", field="tag.item_index"
@@ -178,7 +177,8 @@ class Arena:
         if announcement.attempt == slot.last_attempt:
             return slot.told_again(announcement)
         if slot.last_attempt is not None and announcement.attempt < slot.last_attempt:
-            return self._refuse(LATE, f"attempt {slot.last_attempt} was announced already")
+            why = f"attempt {slot.last_attempt} was announced already"
+            return why if announcement.is_question else self._refuse(LATE, why)
         slot.last_attempt = announcement.attempt
         if not slot.needed:
             return self._refuse(NOT_NEEDED, "its rows are not needed (any more)")

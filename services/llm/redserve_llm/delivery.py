@@ -76,6 +76,11 @@ class Announcement:
     shape: tuple[int, ...]
     dtype: str
 
+    @property
+    def is_question(self) -> bool:
+        """Whether it was announced before: the producer asks whether it is still wanted."""
+        return not self.producer.incarnation
+
 
 class State(Enum):
     """Where a delivery stands.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from redserve.domain import SequenceKey
 from redserve.telemetry.clock import now_ns
-from redserve.telemetry.tracing import CANCELLED, context_of, reason_of
+from redserve.telemetry.tracing import CANCELLED, NOWHERE, context_of, reason_of
 from redserve_llm.notices import Ended, Failed
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ class Traces:
             trace.given_up((*self._engine.bars(key), *self._arena.bars(key)))
 
     def announced(self, key: SequenceKey, item_index: int, context: Context) -> None:
-        """An embedding is announced for a sequence."""
+        """An embedding is announced for a sequence; questions after it carry no context."""
         trace = self._calls.get(key)
-        if trace is not None:
-            trace.origins[item_index] = context_of(context.invocation_metadata() or ())
+        origin = context_of(context.invocation_metadata() or ())
+        if trace is not None and origin != NOWHERE:
+            trace.origins[item_index] = origin

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from redserve.telemetry.log import get_logger
+from redserve_router.validate import id_to_show
 
 if TYPE_CHECKING:
     from redserve.errors import RedServeError
@@ -29,7 +31,7 @@ class Refusals:
     def note_malformed(self, method: str, origin: Origin, error: RedServeError) -> None:
         """Write down bytes that are no message of a method, if it is the one of requests."""
         if method == GENERATE:
-            self.note(origin, error, None)
+            self.note(replace(origin, request_id=id_to_show(origin.request_id)), error, None)
 
     def note(self, origin: Origin, error: RedServeError, field: str | None) -> None:
         """Write one down.

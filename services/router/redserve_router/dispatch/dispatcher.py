@@ -81,7 +81,7 @@ class Dispatcher:
             task.cancel()
             await asyncio.wait({task})
             if not task.cancelled():
-                task.exception()  # looked at: a client that has gone hears of none
+                _look_at(task.exception())
 
     async def close(self) -> None:
         """Wait until encoders know of everything that ended early."""
@@ -154,3 +154,9 @@ async def _cancel_on(encoder: EncoderReplica, sequence_id: str, origin: Origin) 
             error=str(error),
             **origin.log_ids,
         )
+
+
+def _look_at(error: BaseException | None) -> None:
+    """A client that has gone hears of no error; a bug is told to the log."""
+    if error is not None and not isinstance(error, RedServeError):
+        log.error("a request ended by a bug", exc_info=error)

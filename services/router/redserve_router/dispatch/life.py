@@ -251,8 +251,8 @@ class RequestLife:
     def _on_begun(self, start_ns: int) -> None:
         if self.begun_ns:
             return
-        # By the clock of another machine; a wait is never negative.
-        self.begun_ns = max(start_ns, self.received_ns)
+        # By the clock of another machine, which may differ from ours.
+        self.begun_ns = min(max(start_ns, self.received_ns), now_ns())
         metrics = self._services.metrics
         metrics.queue_requests.dec()
         metrics.queue.observe((self.begun_ns - self.received_ns) / 1e9)
