@@ -79,9 +79,13 @@ class OutputSink:
         # Made first: a file that could not be made must not cost the one that there is.
         made = self._path.with_name(f"{self._path.name}.new")
         fresh = made.open("wb", buffering=0)
-        with suppress(FileNotFoundError):
-            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-        made.replace(self._path)
+        try:
+            with suppress(FileNotFoundError):
+                self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            made.replace(self._path)
+        except OSError:
+            fresh.close()
+            raise
         self._file.close()
         self._file = fresh
         self._num_bytes = 0

@@ -54,3 +54,22 @@ def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
     sink.feed(b"hello\n")
     assert lines == [f"(not in {tmp_path / 'log'}: No space left on device)", "hello"]
     sink.close()
+
+
+def test_a_file_that_cannot_be_begun_is_begun_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "MAX_FILE_BYTES", 10)
+    lines: list[str] = []
+    sink = OutputSink(tmp_path / "log", lines.append)
+    sink.feed(b"12345678\n")
+    (tmp_path / "log.new").mkdir()
+    sink.feed(b"lost\n")
+    assert lines[1:] == [f"(not in {tmp_path / 'log'}: Is a directory)", "lost"]
+    assert (tmp_path / "log").read_bytes() == b"12345678\n"
+    (tmp_path / "log.new").rmdir()
+    sink.feed(b"kept\n")
+    sink.close()
+    assert lines[3:] == ["kept"]
+    assert (tmp_path / "log").read_bytes() == b"kept\n"
+    assert (tmp_path / "log.1").read_bytes() == b"12345678\n"

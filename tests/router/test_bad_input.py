@@ -331,8 +331,9 @@ async def test_bytes_that_are_no_message(capfd):
     async with cluster() as c, open_channel(c.router.server.address) as channel:
         for method in ("Generate", "GetOverview"):
             call: Any = channel.unary_stream(f"/redserve.v1.RouterService/{method}")
+            sent_id = (("x-request-id", "no id of ours"),)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call(b"\xff\xff\xff\xff", timeout=30).read()
+                await call(b"\xff\xff\xff\xff", timeout=30, metadata=sent_id).read()
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert method in str(caught.value.details())
         # One of them was to be a request.
@@ -341,6 +342,7 @@ async def test_bytes_that_are_no_message(capfd):
         told = capfd.readouterr().err
         assert told.count("request refused") == 1
         assert "Traceback" not in told
+        assert "no id of ours" not in told
 
 
 async def test_a_message_that_is_far_too_long_takes_no_memory():

@@ -7,6 +7,7 @@ import asyncio
 from PIL import Image
 
 from redserve.v1 import router_pb2 as pb
+from redserve_router.dispatch import dispatcher
 from tests.router.cluster import COLOURS, MODEL, cluster, picture, question
 from tests.router.fake_encoder import BreakCall, Fail, Hang, Publish
 from tests.router.fake_llm import WORDS
@@ -253,6 +254,25 @@ async def test_cancelled_client_cancels_everywhere():
         (told,) = await c.encoders[0].journal.wait_count("cancel", 1)
         assert told.startswith("gone.")
         assert c.router.dispatcher.num_inflight == 0
+
+
+async def test_a_bug_after_its_client_has_gone_is_logged(monkeypatch, capfd):
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    async with cluster() as c:
+        c.encoders[0].act = lambda *_: Hang()
+        monkeypatch.setattr(dispatcher, "close_accounts", broken)
+        stream = c.stub.Generate(question(picture("red")))
+        assert (await stream.read()).HasField("started")
+        stream.cancel()
+        await c.llms[0].journal.wait_count("generate_cancelled", 1)
+        told = ""
+        async with asyncio.timeout(10):
+            while "a request ended by a bug" not in told:
+                await asyncio.sleep(0.01)
+                told += capfd.readouterr().err
+        monkeypatch.undo()
 
 
 async def test_the_age_of_the_oldest_waiting_request_is_known():
