@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from redserve.observability.alerts import POOL_BELOW_MINIMUM
+from tests.observability.cases import Case
 from tests.observability.healthy import healthy, of, service, serving, steady
-from tests.observability.promtool import Scenario, evaluate, run_scenario, tells_value
+from tests.observability.promtool import evaluate, tells_value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,14 +21,6 @@ EMPTY: Final = {"RedServePoolEmpty pool=encoder"}
 ROUTERS: Final = {f"{POOL_BELOW_MINIMUM} pool=router"}
 THREE: Final = {"encoder": {"replicas": 3}}
 TWO_ROUTERS: Final = {"router": {"replicas": 2}}
-
-
-class Case(NamedTuple):
-    """What is different from a service that is well, and which alerts that gives."""
-
-    changes: dict[str, str]
-    firing: dict[str, set[str]]
-    spec: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it
 
 
 def silent(first: int = 1, last: int = 59) -> dict[str, set[str]]:
@@ -108,10 +101,7 @@ CASES: Final = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_alert(tmp_path: Path, name: str) -> None:
-    case = CASES[name]
-    scenario = Scenario({**healthy(), **case.changes}, case.firing)
-    verdict = run_scenario(tmp_path, service(**case.spec), scenario)
-    assert verdict.ok, verdict.said
+    CASES[name].check(tmp_path)
 
 
 def test_no_moment_of_a_long_lack_is_silent(tmp_path: Path) -> None:

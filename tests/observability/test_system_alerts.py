@@ -5,7 +5,7 @@ Those about pools that are too small: test_pool_below.py.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import yaml
@@ -18,6 +18,7 @@ from redserve.local.scrape import scrape_config
 from redserve.observability.pool_alerts import START_LIMIT_MIN
 from tests.cluster.golden import CASES as CLUSTER_CASES
 from tests.cluster.golden import Case as ClusterCase
+from tests.observability.cases import Case
 from tests.observability.healthy import POOLS, SPEC, healthy, of, service, serving, steady
 from tests.observability.promtool import (
     Scenario,
@@ -35,14 +36,6 @@ pytestmark = [pytest.mark.observability, pytest.mark.timeout(300)]
 GONE: Final = "_x60"
 DOWN: Final = steady(0)
 ENDED: Final = "1x9 0x50"
-
-
-class Case(NamedTuple):
-    """What is different from a service that is well, and which alerts that gives."""
-
-    changes: dict[str, str]
-    firing: dict[str, set[str]]
-    spec: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it
 
 
 def info(process: str, transport: str) -> str:
@@ -317,10 +310,7 @@ CASES: Final = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_alert(tmp_path: Path, name: str) -> None:
-    case = CASES[name]
-    scenario = Scenario({**healthy(), **case.changes}, case.firing)
-    verdict = run_scenario(tmp_path, service(**case.spec), scenario)
-    assert verdict.ok, verdict.said
+    CASES[name].check(tmp_path)
 
 
 def test_no_moment_of_a_long_outage_is_silent(tmp_path: Path) -> None:
