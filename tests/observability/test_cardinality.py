@@ -37,6 +37,9 @@ MAX_VALUES: Final = 24
 MAX_SERIES: Final = 600
 """Of one process."""
 PROMISES: Final = ({"name": "available", "indicator": "Availability"},)
+CHECKED: Final = "redserve_transport_check_gigabytes_per_second"
+CHECKED_S: Final = 60.0
+"""A pair's check gives way to requests and comes back later: its series would begin in a test."""
 OPEN_METRICS: Final = "application/openmetrics-text; version=1.0.0"
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -45,6 +48,7 @@ Series = tuple[str, tuple[tuple[str, str], ...]]
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     checkpoint = tiny_checkpoint("qwen2_5_vl", tmp_path_factory.mktemp("checkpoints"))
     running = Service(tmp_path_factory.mktemp("service"), checkpoint, slos=PROMISES)
+    running.until(lambda _: running.metric(CHECKED, "llm-0") > 0, CHECKED_S)
     yield running
     running.close()
 
