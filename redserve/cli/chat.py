@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import argparse
 
     from redserve.cli.common import Subparsers
-    from redserve.telemetry.timeline import Timeline
+    from redserve.slo import Judged, Tally
 
 _HELP = "/image PATH adds a picture to the next question, /clear forgets everything, /quit ends"
 
@@ -76,15 +76,19 @@ class Conversation:
     async def ask(self, prompt: str) -> None:
         """Print the answer as it comes; it becomes part of the conversation when it is whole."""
         question = ChatMessage("user", (*self.images, prompt))
-        answer, timeline = await self._stream([*self.messages, question])
+        answer, finished = await self._stream([*self.messages, question])
         self.messages += [question, ChatMessage("assistant", (answer,))]
         self.images.clear()
-        if timeline is not None:
-            print(draw(timeline))
+        if finished is None:
+            return
+        if finished.timeline is not None:
+            print(draw(finished.timeline))
+        if finished.judged is not None and finished.judged.events:
+            print(promises_line(finished.judged))
 
-    async def _stream(self, messages: list[ChatMessage]) -> tuple[str, Timeline | None]:
+    async def _stream(self, messages: list[ChatMessage]) -> tuple[str, AnswerFinished | None]:
         parts: list[str] = []
-        timeline: Timeline | None = None
+        finished: AnswerFinished | None = None
         try:
             async with RouterClient(self.address) as client:
                 events = client.generate(
@@ -96,10 +100,22 @@ class Conversation:
                             parts.append(event.text)
                             print(printable(event.text), end="", flush=True)
                         elif isinstance(event, AnswerFinished):
-                            timeline = event.timeline
+                            finished = event
         finally:
             print(flush=True)
-        return "".join(parts), timeline
+        return "".join(parts), finished
+
+
+def promises_line(judged: Judged) -> str:
+    """What the router counted of an answer for the promises of the manifest."""
+    return "  promises: " + ", ".join(f"{slo} {_outcome(tally)}" for slo, tally in judged.events)
+
+
+def _outcome(tally: Tally) -> str:
+    num_events = tally.good + tally.bad
+    if num_events > 1:
+        return f"kept {tally.good} of {num_events} times"
+    return "kept" if tally.good else "broken"
 
 
 def printable(text: str) -> str:

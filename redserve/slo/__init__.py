@@ -6,6 +6,7 @@ goes back.
 
 from redserve.slo.ended import End, Ended, EndedItem, ItemEnd, end_of
 from redserve.slo.judge import judge
+from redserve.slo.judged import Judged, judged_of
 from redserve.slo.objective import INDICATORS, Indicator, Objective
 from redserve.slo.recent import Percentiles, RecentValues
 from redserve.slo.scoreboard import WINDOWS_S, Scoreboard, Standing, Verdict
@@ -21,6 +22,7 @@ __all__ = [
     "EndedItem",
     "Indicator",
     "ItemEnd",
+    "Judged",
     "Objective",
     "Percentiles",
     "RecentValues",
@@ -33,4 +35,5 @@ __all__ = [
     "Verdict",
     "end_of",
     "judge",
+    "judged_of",
 ]

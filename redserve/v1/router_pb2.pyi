@@ -89,7 +89,7 @@ class GenerateRequest(google.protobuf.message.Message):
     model: builtins.str
     """Served model name; empty takes the only one."""
     include_timeline: builtins.bool
-    """Return the timeline with the last event."""
+    """Return the timeline with the last event, and what the answer is judged by."""
     request_id: builtins.str
     """Client's own id for tracing; the router makes one when empty. At most 128 characters."""
     @property
@@ -171,6 +171,75 @@ class Tokens(google.protobuf.message.Message):
 Global___Tokens: typing_extensions.TypeAlias = Tokens
 
 @typing.final
+class SloEvents(google.protobuf.message.Message):
+    """What one promise of the manifest counts of an answer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SLO_FIELD_NUMBER: builtins.int
+    GOOD_FIELD_NUMBER: builtins.int
+    BAD_FIELD_NUMBER: builtins.int
+    slo: builtins.str
+    """Its name."""
+    good: builtins.int
+    """Good events."""
+    bad: builtins.int
+    """Bad events."""
+    def __init__(
+        self,
+        *,
+        slo: builtins.str = ...,
+        good: builtins.int = ...,
+        bad: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bad", b"bad", "good", b"good", "slo", b"slo"]) -> None: ...
+
+Global___SloEvents: typing_extensions.TypeAlias = SloEvents
+
+@typing.final
+class Judged(google.protobuf.message.Message):
+    """What an answer is judged by."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TIME_TO_FIRST_TOKEN_SECONDS_FIELD_NUMBER: builtins.int
+    TIME_PER_OUTPUT_TOKEN_SECONDS_FIELD_NUMBER: builtins.int
+    REQUEST_DURATION_SECONDS_FIELD_NUMBER: builtins.int
+    ENCODE_LATENCY_SECONDS_FIELD_NUMBER: builtins.int
+    EVENTS_FIELD_NUMBER: builtins.int
+    time_to_first_token_seconds: builtins.float
+    """From the request's arrival to its first token, seconds; not set without a token."""
+    time_per_output_token_seconds: builtins.float
+    """Mean time between tokens, seconds; not set with fewer than two."""
+    request_duration_seconds: builtins.float
+    """From the request's arrival to its end, seconds."""
+    encode_latency_seconds: builtins.float
+    """The longest that one of its images took which no encoder had, seconds; not set without one."""
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SloEvents]:
+        """Of the promises that the answer is an event of."""
+
+    def __init__(
+        self,
+        *,
+        time_to_first_token_seconds: builtins.float | None = ...,
+        time_per_output_token_seconds: builtins.float | None = ...,
+        request_duration_seconds: builtins.float = ...,
+        encode_latency_seconds: builtins.float | None = ...,
+        events: collections.abc.Iterable[Global___SloEvents] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_encode_latency_seconds", b"_encode_latency_seconds", "_time_per_output_token_seconds", b"_time_per_output_token_seconds", "_time_to_first_token_seconds", b"_time_to_first_token_seconds", "encode_latency_seconds", b"encode_latency_seconds", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_encode_latency_seconds", b"_encode_latency_seconds", "_time_per_output_token_seconds", b"_time_per_output_token_seconds", "_time_to_first_token_seconds", b"_time_to_first_token_seconds", "encode_latency_seconds", b"encode_latency_seconds", "events", b"events", "request_duration_seconds", b"request_duration_seconds", "time_per_output_token_seconds", b"time_per_output_token_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_encode_latency_seconds", b"_encode_latency_seconds"]) -> typing.Literal["encode_latency_seconds"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_time_per_output_token_seconds", b"_time_per_output_token_seconds"]) -> typing.Literal["time_per_output_token_seconds"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_time_to_first_token_seconds", b"_time_to_first_token_seconds"]) -> typing.Literal["time_to_first_token_seconds"] | None: ...
+
+Global___Judged: typing_extensions.TypeAlias = Judged
+
+@typing.final
 class Finished(google.protobuf.message.Message):
     """The output is complete."""
 
@@ -179,6 +248,7 @@ class Finished(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
     TIMELINE_FIELD_NUMBER: builtins.int
+    JUDGED_FIELD_NUMBER: builtins.int
     reason: redserve.v1.types_pb2.FinishReason.ValueType
     """Why it ended."""
     @property
@@ -189,15 +259,20 @@ class Finished(google.protobuf.message.Message):
     def timeline(self) -> redserve.v1.types_pb2.Timeline:
         """Where the time went, if asked for."""
 
+    @property
+    def judged(self) -> Global___Judged:
+        """What the answer is judged by; beside the timeline."""
+
     def __init__(
         self,
         *,
         reason: redserve.v1.types_pb2.FinishReason.ValueType = ...,
         usage: redserve.v1.types_pb2.Usage | None = ...,
         timeline: redserve.v1.types_pb2.Timeline | None = ...,
+        judged: Global___Judged | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["timeline", b"timeline", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["reason", b"reason", "timeline", b"timeline", "usage", b"usage"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["judged", b"judged", "timeline", b"timeline", "usage", b"usage"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["judged", b"judged", "reason", b"reason", "timeline", b"timeline", "usage", b"usage"]) -> None: ...
 
 Global___Finished: typing_extensions.TypeAlias = Finished
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from redserve.v1 import router_pb2 as pb
+from redserve.wire.judged import judged_to_proto
 from redserve.wire.types import (
     finish_reason_to_proto,
     timeline_to_proto,
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from redserve.domain import FinishReason, TokenOutput, Usage
+    from redserve.slo import Judged
     from redserve.telemetry.timeline import Timeline
 
 
@@ -40,7 +42,7 @@ def tokens_event(text: str, outputs: Iterable[TokenOutput]) -> pb.GenerateRespon
 
 
 def finished_event(
-    reason: FinishReason, usage: Usage, timeline: Timeline | None
+    reason: FinishReason, usage: Usage, timeline: Timeline | None, judged: Judged | None
 ) -> pb.GenerateResponse:
     """Last event of an answer."""
     return pb.GenerateResponse(
@@ -48,5 +50,6 @@ def finished_event(
             reason=finish_reason_to_proto(reason),
             usage=usage_to_proto(usage),
             timeline=None if timeline is None else timeline_to_proto(timeline),
+            judged=None if judged is None else judged_to_proto(judged),
         )
     )

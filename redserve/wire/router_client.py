@@ -12,6 +12,7 @@ from redserve.v1 import router_pb2 as pb
 from redserve.v1 import router_pb2_grpc, types_pb2
 from redserve.wire.channel import open_channel
 from redserve.wire.errors import from_rpc_error
+from redserve.wire.judged import judged_from_proto
 from redserve.wire.overview import overview_from_proto
 from redserve.wire.replicas import replica_from_proto
 from redserve.wire.types import finish_reason_from_proto, timeline_from_proto, usage_from_proto
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
 
     from redserve.domain import FinishReason, Usage
+    from redserve.slo import Judged
     from redserve.telemetry.timeline import Timeline
     from redserve.wire.overview import Overview
     from redserve.wire.replicas import ReplicaStatus
@@ -70,11 +72,12 @@ class AnswerText:
 
 @dataclass(frozen=True, slots=True)
 class AnswerFinished:
-    """Last event of an answer."""
+    """Last event of an answer; `timeline` and `judged` if the timeline was asked for."""
 
     reason: FinishReason
     usage: Usage
     timeline: Timeline | None
+    judged: Judged | None
 
 
 AnswerEvent = AnswerStarted | AnswerText | AnswerFinished
@@ -248,5 +251,6 @@ def _event_from_proto(response: pb.GenerateResponse) -> AnswerEvent:
             finish_reason_from_proto(finished.reason),
             usage_from_proto(finished.usage),
             timeline_from_proto(finished.timeline) if finished.HasField("timeline") else None,
+            judged_from_proto(finished.judged) if finished.HasField("judged") else None,
         )
     return AnswerText(response.tokens.text, len(response.tokens.tokens))

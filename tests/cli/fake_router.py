@@ -82,6 +82,13 @@ def overview() -> pb.GetOverviewResponse:
     )  # fmt: skip
 
 
+EVENTS = (
+    pb.SloEvents(slo="quick", good=1),
+    pb.SloEvents(slo="steady", bad=1),
+    pb.SloEvents(slo="images", good=2, bad=1),
+)
+
+
 class FakeRouter(router_pb2_grpc.RouterServiceServicer):
     """Says what it was asked; `requests` remembers."""
 
@@ -114,6 +121,8 @@ class FakeRouter(router_pb2_grpc.RouterServiceServicer):
         finished = pb.Finished(reason=types_pb2.FINISH_REASON_STOP)
         if request.include_timeline:
             finished.timeline.CopyFrom(timeline("r-1"))
+            if question == "judged":
+                finished.judged.CopyFrom(pb.Judged(events=EVENTS))
         yield pb.GenerateResponse(finished=finished)
 
     async def GetModel(self, _request: Any, _context: Any) -> Any:  # noqa: N802

@@ -74,6 +74,13 @@ def test_chat_shows_the_timeline(address: str, capsys: Output) -> None:
     out = capsys.readouterr().out
     assert "request r-1" in out
     assert "overlap 50%" in out
+    assert "promises" not in out
+
+
+def test_chat_tells_what_came_of_promises(address: str, capsys: Output) -> None:
+    assert main(["chat", "--address", address, "--timeline", "judged"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "  promises: quick kept, steady broken, images kept 2 of 3 times"
 
 
 def test_chat_reads_a_question_from_a_pipe(

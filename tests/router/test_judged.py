@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from redserve.wire.judged import judged_from_proto
 from tests.router.cluster import picture, question
 from tests.router.fake_encoder import BreakCall, Publish
 from tests.router.test_promises import (
@@ -116,3 +117,25 @@ async def test_text_of_one_token_is_no_event_of_pace_and_images() -> None:
         assert told_events(judged) == dict.fromkeys(
             ("availability", "timetofirsttoken", "requestlatency"), GOOD
         )
+
+
+async def test_the_grpc_door_tells_the_same() -> None:
+    async with with_promises() as c:
+        c.encoders[0].act = lambda _, item: Publish(cached=item.index == 1)
+        asked = question(picture("red"), picture("blue"), "what", include_timeline=True)
+        judged = judged_from_proto((await c.ask(asked)).finished.judged)
+        await until_ended(c)
+        told = {slo: (tally.good, tally.bad) for slo, tally in judged.events}
+        assert told == events(c)
+        assert told["encodelatency"] == (2, 0)
+        assert judged.time_to_first_token_s == observed_s(c, "time_to_first_token")
+        assert judged.time_per_output_token_s == observed_s(c, "time_per_output_token")
+        assert judged.request_duration_s == observed_s(c, "request_duration")
+        assert judged.encode_latency_s is not None
+        assert 0 < judged.encode_latency_s < judged.request_duration_s
+
+
+async def test_who_did_not_ask_for_the_timeline_hears_of_no_promises() -> None:
+    async with with_promises() as c:
+        finished = (await c.ask(question("what"))).finished
+        assert not finished.HasField("judged")

@@ -23,11 +23,13 @@ from redserve.domain import (
     Usage,
 )
 from redserve.errors import ALL_ERRORS, CorruptTransfer, InternalError, InvalidArgument
+from redserve.slo import Judged, Tally
 from redserve.telemetry.timeline import Bar, Timeline
 from redserve.transport.base import Descriptor, PeerInfo
 from redserve.transport.buffer import Segment
 from redserve.v1 import encoder_pb2, llm_pb2, types_pb2
 from redserve.wire import encoder, llm, router, transport, types
+from redserve.wire.judged import judged_from_proto
 from tests.strategies import effort
 
 texts = st.text(max_size=20)
@@ -207,12 +209,16 @@ def test_router_events_carry_their_values():
     assert tokens.text == "hi"
     assert types.token_output_from_proto(tokens.tokens[0]) == TokenOutput(7, -0.5)
     timeline = Timeline("r", (Bar("l", "encode", 1, 2),), 0.5, 1, 2, 3)
-    finished = router.finished_event(FinishReason.LENGTH, Usage(9, 8, 7, 6), timeline).finished
+    judged = Judged(0.25, None, 2.0, 0.5, (("quick", Tally(1, 0)), ("images", Tally(2, 1))))
+    usage = Usage(9, 8, 7, 6)
+    finished = router.finished_event(FinishReason.LENGTH, usage, timeline, judged).finished
     assert types.finish_reason_from_proto(finished.reason) is FinishReason.LENGTH
-    assert types.usage_from_proto(finished.usage) == Usage(9, 8, 7, 6)
+    assert types.usage_from_proto(finished.usage) == usage
     assert types.timeline_from_proto(finished.timeline) == timeline
-    bare = router.finished_event(FinishReason.STOP, Usage(), None).finished
+    assert judged_from_proto(finished.judged) == judged
+    bare = router.finished_event(FinishReason.STOP, Usage(), None, None).finished
     assert not bare.HasField("timeline")
+    assert not bare.HasField("judged")
 
 
 @pytest.mark.parametrize(

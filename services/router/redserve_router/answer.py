@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from redserve.domain import FinishReason, TokenOutput, Usage
-    from redserve.slo import Ended, Verdict
+    from redserve.slo import Judged
     from redserve.telemetry.timeline import Bar, Timeline
 
 
@@ -47,19 +47,6 @@ class NewTokens:
 
     text: str
     tokens: tuple[TokenOutput, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A whole answer before the promises of the service.
-
-    Attributes:
-        ended: What is judged; with all items that were sent to encoders.
-        verdicts: Of the promises that it is an event of.
-    """
-
-    ended: Ended
-    verdicts: tuple[Verdict, ...]
 
 
 @dataclass(frozen=True, slots=True)

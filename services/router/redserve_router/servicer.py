@@ -207,4 +207,4 @@ def _event_to_proto(event: AnswerEvent) -> pb.GenerateResponse:
         return started_event(
             event.request_id, event.model, event.num_prompt_tokens, event.num_item_tokens
         )
-    return finished_event(event.reason, event.usage, event.timeline)
+    return finished_event(event.reason, event.usage, event.timeline, event.judged)

@@ -10,18 +10,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from redserve.errors import Cancelled
+from redserve.slo import judged_of
 from redserve.telemetry.first_token import first_token_parts
 from redserve.telemetry.log import get_logger
 from redserve.telemetry.transport_times import transport_times
 from redserve.telemetry.words import OK
-from redserve_router.answer import Judged
 from redserve_router.dispatch.item_state import Outcome
 from redserve_router.dispatch.reckoning import reckon, reckon_item
 from redserve_router.dispatch.spans import end_span
 
 if TYPE_CHECKING:
     from redserve.errors import RedServeError
-    from redserve.slo import Ended
+    from redserve.slo import Ended, Judged
     from redserve.telemetry.metrics.router import RouterMetrics
     from redserve.telemetry.timeline import Timeline
     from redserve_router.dispatch.item_state import ItemState
@@ -50,7 +50,7 @@ def judge_answer(life: RequestLife, services: RouterServices, timeline: Timeline
     rest = reckon(life, timeline, OK)
     noted = tuple(state.judged for state in life.items if state.judged is not None)
     ended = replace(rest, items=(*noted, *rest.items))
-    return Judged(ended, services.ledger.judge(ended))
+    return judged_of(ended, services.ledger.judge(ended))
 
 
 def close_accounts(

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from redserve.domain import TokenOutput, Usage
+    from redserve.slo import Judged
     from redserve.telemetry.timeline import Bar, Timeline
-    from redserve_router.answer import Finished, Judged, NewTokens, Progress, Started
+    from redserve_router.answer import Finished, NewTokens, Progress, Started
 
 _REPLACEMENT = "\ufffd"
 
@@ -132,19 +133,13 @@ def timeline_object(timeline: Timeline) -> dict[str, Any]:
 
 def judged_object(judged: Judged) -> dict[str, Any]:
     """What an answer is judged by, null for what it did not have, and its events per promise."""
-    ended = judged.ended
     return {
-        "time_to_first_token_s": ended.first_token_s,
-        "time_per_output_token_s": ended.time_per_output_token_s,
-        "request_duration_s": ended.duration_s,
-        "encode_latency_s": ended.encode_latency_s,
+        "time_to_first_token_s": judged.time_to_first_token_s,
+        "time_per_output_token_s": judged.time_per_output_token_s,
+        "request_duration_s": judged.request_duration_s,
+        "encode_latency_s": judged.encode_latency_s,
         "events": [
-            {
-                "slo": verdict.objective.name,
-                "good": verdict.tally.good,
-                "bad": verdict.tally.bad,
-            }
-            for verdict in judged.verdicts
+            {"slo": slo, "good": tally.good, "bad": tally.bad} for slo, tally in judged.events
         ],
     }
 
