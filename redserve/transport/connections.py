@@ -170,6 +170,14 @@ class Connections:
         if peer.incarnation in self._dead:
             raise PeerLost(f"{peer.incarnation} is dead")
         connection = self._open.get(peer.incarnation)
+        if connection is not None and connection.peer != peer:
+            # Two say to be the same: whatever is read from one must not count as the other's.
+            if connection.num_users:
+                raise PeerLost(
+                    f"{peer.incarnation} is at {connection.peer.address}, and not at {peer.address}"
+                )
+            self._drop(connection)
+            connection = None
         if connection is None:
             self._transport.add_peer(peer)
             connection = Connection(peer, self._connect(peer), self._closing)

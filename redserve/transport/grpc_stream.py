@@ -13,7 +13,7 @@ import grpc
 
 from redserve.errors import CorruptTransfer, DeadlineExceeded, PeerLost, RedServeError
 from redserve.transport.base import PeerInfo
-from redserve.transport.buffer import read, write
+from redserve.transport.buffer import write
 from redserve.transport.probe import is_probe, prepare_probe
 from redserve.v1 import transport_pb2 as pb
 from redserve.v1 import transport_pb2_grpc
@@ -127,19 +127,19 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
         request: pb.FetchRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[pb.FetchResponse]:
-        """Stream a leased tensor; CorruptTransfer as soon as the lease is over."""
-        buffer = self._table.buffer_of(request.lease_id)
-        self._fetched.add(request.lease_id)
-        buffer.hold()  # beyond the lease's own hold: the message in hand must stay intact
-        try:
-            for start in range(0, buffer.num_bytes, MESSAGE_BYTES):
-                self._table.buffer_of(request.lease_id)
-                piece = read(buffer, start, min(start + MESSAGE_BYTES, buffer.num_bytes))
-                yield pb.FetchResponse(data=bytes(piece))
-                if self._bytes_out is not None:
-                    self._bytes_out.inc(len(piece))
-        finally:
-            buffer.unhold()
+        """Stream a leased tensor; CorruptTransfer as soon as the lease is over.
+
+        Nothing but the lease holds the tensor: a reader that reads no further keeps a message
+        of this stream, and no memory of the pool.
+        """
+        lease_id = request.lease_id
+        num_bytes = self._table.num_bytes_of(lease_id)
+        for start in range(0, max(num_bytes, 1), MESSAGE_BYTES):
+            piece = self._table.copy_of(lease_id, start, start + MESSAGE_BYTES)
+            self._fetched.add(lease_id)
+            yield pb.FetchResponse(data=piece)
+            if self._bytes_out is not None:
+                self._bytes_out.inc(len(piece))
 
     def _reap_later(self) -> None:
         """Have the leases of vanished consumers reaped when they are due."""

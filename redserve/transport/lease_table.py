@@ -10,7 +10,6 @@ the pages return to the pool only after the last reader is done.
 
 from __future__ import annotations
 
-import itertools
 import secrets
 import threading
 import time
@@ -21,6 +20,7 @@ from redserve.errors import CorruptTransfer, TensorGone
 from redserve.telemetry.log import get_logger
 from redserve.transport.base import Descriptor
 from redserve.transport.buffer import checksum as checksum_of
+from redserve.transport.buffer import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,8 +83,6 @@ class LeaseTable:
         self._lock = threading.Lock()
         self._offers: dict[str, _Offer] = {}
         self._leases: dict[int, _Lease] = {}  # by age: all live equally long
-        # From a random start: lease ids of an earlier process at this address mean nothing here.
-        self._ids = itertools.count(secrets.randbits(62))
 
     def offer(
         self,
@@ -143,7 +141,7 @@ class LeaseTable:
             if offer.buffer.freed:
                 raise TensorGone(f"{key!r} was freed without being withdrawn")
             offer.buffer.hold()
-            lease = _Lease(next(self._ids), offer, consumer, now + self.ttl_s)
+            lease = _Lease(self._new_id(), offer, consumer, now + self.ttl_s)
             self._leases[lease.lease_id] = lease
         return Descriptor(
             incarnation=self.incarnation,
@@ -160,10 +158,17 @@ class LeaseTable:
             CorruptTransfer: There is no such lease, or its time is over.
         """
         with self._lock:
-            lease = self._leases.get(lease_id)
-            if lease is None or self._clock() >= lease.ends_at:
-                raise CorruptTransfer(f"lease {lease_id} is over; prepare the tensor again")
-            return lease.offer.buffer
+            return self._running(lease_id).offer.buffer
+
+    def copy_of(self, lease_id: int, start: int, stop: int) -> bytes:
+        """A copy of bytes `start` to `stop` of what is leased; what is beyond its end is left out.
+
+        Raises:
+            CorruptTransfer: There is no such lease, or its time is over.
+        """
+        with self._lock:  # as long as it is held the lease does not end, and holds the bytes
+            buffer = self._running(lease_id).offer.buffer
+            return bytes(read(buffer, start, min(stop, buffer.num_bytes)))
 
     def num_bytes_of(self, lease_id: int) -> int:
         """Size of what is leased; 0 when there is no such lease (any more)."""
@@ -221,6 +226,22 @@ class LeaseTable:
     def num_offers(self) -> int:
         """Tensors that can be leased."""
         return len(self._offers)
+
+    def _running(self, lease_id: int) -> _Lease:
+        lease = self._leases.get(lease_id)
+        if lease is None or self._clock() >= lease.ends_at:
+            raise CorruptTransfer(f"lease {lease_id} is over; prepare the tensor again")
+        return lease
+
+    def _new_id(self) -> int:
+        """Nobody guesses it: whoever knows a lease's id may read what is leased, and end it.
+
+        One of an earlier process at this address means nothing here.
+        """
+        while True:
+            lease_id = secrets.randbits(64)
+            if lease_id and lease_id not in self._leases:
+                return lease_id
 
     def _end(self, lease: _Lease, *, consumed: bool) -> None:
         lease.offer.buffer.unhold()

@@ -383,7 +383,7 @@ class EmbeddingReadyRequest(google.protobuf.message.Message):
 
     @property
     def producer(self) -> redserve.v1.transport_pb2.PeerInfo:
-        """Who has it."""
+        """Who has it; empty (no incarnation) in a question whether it is still wanted."""
 
     def __init__(
         self,

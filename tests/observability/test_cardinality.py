@@ -37,9 +37,10 @@ MAX_VALUES: Final = 24
 MAX_SERIES: Final = 600
 """Of one process."""
 PROMISES: Final = ({"name": "available", "indicator": "Availability"},)
+NUM_ENCODERS: Final = 2
+"""Of `Service`."""
 CHECKED: Final = "redserve_transport_check_gigabytes_per_second"
 CHECKED_S: Final = 60.0
-"""A pair's check gives way to requests and comes back later: its series would begin in a test."""
 OPEN_METRICS: Final = "application/openmetrics-text; version=1.0.0"
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -48,9 +49,15 @@ Series = tuple[str, tuple[tuple[str, str], ...]]
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     checkpoint = tiny_checkpoint("qwen2_5_vl", tmp_path_factory.mktemp("checkpoints"))
     running = Service(tmp_path_factory.mktemp("service"), checkpoint, slos=PROMISES)
-    running.until(lambda _: running.metric(CHECKED, "llm-0") > 0, CHECKED_S)
+    # A pair's check gives way to requests and comes back later: its series would begin in a test.
+    running.until(lambda _: num_checked(running) == NUM_ENCODERS, CHECKED_S)
     yield running
     running.close()
+
+
+def num_checked(service: Service) -> int:
+    """Pairs that have been measured."""
+    return sum(name == CHECKED for name, _ in series_of(shown(service)["llm-0"]))
 
 
 def shown(service: Service, accept: str = "text/plain") -> dict[str, str]:

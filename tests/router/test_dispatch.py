@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
+import pytest
 from PIL import Image
 
 from redserve.v1 import router_pb2 as pb
@@ -272,6 +274,19 @@ async def test_a_bug_after_its_client_has_gone_is_logged(monkeypatch, capfd):
             while "a request ended by a bug" not in told:
                 await asyncio.sleep(0.01)
                 told += capfd.readouterr().err
+        monkeypatch.undo()
+
+
+async def test_a_bug_that_its_client_hears_of_is_logged_once(monkeypatch, capfd):
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    async with cluster() as c:
+        monkeypatch.setattr(dispatcher, "close_accounts", broken)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await c.ask(question("hello"))
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert capfd.readouterr().err.count("Traceback") == 1
         monkeypatch.undo()
 
 

@@ -73,6 +73,25 @@ async def test_a_hundred_restarts_leave_one_connection(net: Net) -> None:
     assert net.num_open == 2
 
 
+async def test_two_that_say_to_be_the_same_share_no_connection(net: Net) -> None:
+    """What is read from one of them must never be taken for the other's."""
+    for address in ("here", "there", "there", "here"):
+        with net.connections.use(peer("p-1", address)) as connection:
+            assert connection.peer.address == address
+            assert net.peers == ["p-1"]
+    await settled()
+    assert net.num_open == 1
+
+
+async def test_nobody_takes_the_place_of_an_incarnation_that_is_in_use(net: Net) -> None:
+    with net.connections.use(peer("p-1", "here")) as connection:
+        with pytest.raises(PeerLost, match="is at here, and not at there"):
+            net.use("p-1", "there")
+        net.use("p-1", "here")
+        assert not connection.broken
+    assert net.peers == ["p-1"]
+
+
 async def test_an_incarnation_that_is_in_use_stays_until_it_is_not(net: Net) -> None:
     with net.connections.use(peer("p-1", "here")) as old:
         net.use("p-2", "here")

@@ -13,7 +13,14 @@ from redserve.transport.base import Descriptor, PeerInfo
 from redserve.transport.buffer import Segment
 from redserve.transport.nixl import endpoint as module
 from redserve.transport.nixl.endpoint import Endpoint
-from redserve.transport.nixl.library import Agent, AgentError, NoWay, Peer, PeerDisconnected
+from redserve.transport.nixl.library import (
+    Agent,
+    AgentError,
+    ForeignMetadata,
+    NoWay,
+    Peer,
+    PeerDisconnected,
+)
 from redserve.transport.pool import Pool
 from tests.transport.links import until
 
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
 
     from redserve.transport.cutting import Pair
     from redserve.transport.slab import Slab
+
+
+FOREIGN = b"of another"
 
 
 @dataclass
@@ -34,6 +44,8 @@ class Record:
         unreachable: Peers to which there is no way.
         foolish: Whether reads end in what nobody foresaw.
         gate: What connecting waits for.
+        slow: Whether reads go on until it is false.
+        num_under_way: Reads that go on.
     """
 
     calls: list[tuple[str, str]] = field(default_factory=list)
@@ -41,12 +53,19 @@ class Record:
     unreachable: set[str] = field(default_factory=set)
     foolish: bool = False
     gate: threading.Event | None = None
+    slow: bool = False
+    num_under_way: int = 0
     metadata: bytes = b"mine"
 
     def __call__(self, name: str, slab: Slab, *, serves: bool) -> Agent:
         return cast("Agent", self)
 
+    def check_metadata(self, name: str, metadata: bytes) -> None:
+        if metadata == FOREIGN:
+            raise ForeignMetadata(name)
+
     def add_peer(self, peer: Peer, metadata: bytes) -> None:
+        self.check_metadata(peer.name, metadata)
         if self.gate is not None:
             assert self.gate.wait(20)
         if peer.name in self.unreachable:
@@ -62,7 +81,16 @@ class Record:
             raise ValueError("nobody thought of this")
         if peer.name in self.dead:
             raise PeerDisconnected(peer.name)
-        return None
+        if not self.slow:
+            return None
+        self.num_under_way += 1
+        return self.num_under_way
+
+    def is_done(self, handle: int) -> bool:
+        return not self.slow
+
+    def release(self, handle: int) -> None:
+        self.num_under_way -= 1
 
     def close(self) -> None:
         self.calls.append(("close", ""))
@@ -89,13 +117,15 @@ def endpoint(record: Record, pool: Pool) -> Iterator[Endpoint]:
     assert sorted(added) == sorted(removed), "nobody stays connected"
 
 
-async def read(endpoint: Endpoint, pool: Pool, name: str) -> AgentError | None:
+async def read(
+    endpoint: Endpoint, pool: Pool, name: str, metadata: bytes = b""
+) -> AgentError | None:
     """One read, until nothing can land any more; its outcome."""
     region = await pool.alloc_wait(100, 20)
     region.hold()
     told: list[AgentError | None] = []
     lease = Descriptor(name, (Segment(0, 100),), 1, 30.0, None)
-    endpoint.read(PeerInfo(name, "nixl", ""), lease, region, told.append)
+    endpoint.read(PeerInfo(name, "nixl", "", metadata), lease, region, told.append)
     await until(lambda: bool(told))
     region.free()
     return told[0]
@@ -112,6 +142,39 @@ async def test_a_peer_that_is_forgotten_and_comes_back_is_connected_once(
         assert await read(endpoint, pool, "a") is None
         endpoint.forget("a")
     assert record.calls == [("add", "a")]
+
+
+async def test_whoever_says_to_be_another_is_not_read_from_in_its_place(
+    endpoint: Endpoint, record: Record, pool: Pool
+):
+    """Whether the first or the second one lies."""
+    for metadata in (b"one", b"two", b"two", b"one"):
+        assert await read(endpoint, pool, "a", metadata) is None
+        endpoint.forget("a")
+    added, removed = ("add", "a"), ("remove", "a")
+    assert record.calls == [added, removed, added, removed, added]
+
+
+async def test_metadata_of_another_disconnects_nobody(
+    endpoint: Endpoint, record: Record, pool: Pool
+):
+    assert await read(endpoint, pool, "a", b"one") is None
+    assert isinstance(await read(endpoint, pool, "a", FOREIGN), ForeignMetadata)
+    assert isinstance(await read(endpoint, pool, "b", FOREIGN), ForeignMetadata)
+    assert await read(endpoint, pool, "a", b"one") is None
+    assert record.calls == [("add", "a")]
+
+
+async def test_nobody_takes_the_place_of_a_peer_that_is_read_from(
+    endpoint: Endpoint, record: Record, pool: Pool
+):
+    record.slow = True
+    first = asyncio.create_task(read(endpoint, pool, "a", b"one"))
+    await until(lambda: record.num_under_way == 1)
+    assert isinstance(await read(endpoint, pool, "a", b"two"), ForeignMetadata)
+    record.slow = False
+    assert await first is None
+    assert record.num_under_way == 0
 
 
 async def test_a_connection_that_broke_is_made_anew_however_hard_it_is_tried(

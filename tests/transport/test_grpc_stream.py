@@ -53,6 +53,22 @@ async def test_messages_are_at_most_a_mebibyte_and_in_order():
         link.table.release(lease.lease_id, consumed=True)
 
 
+async def test_whoever_reads_no_further_keeps_no_memory_of_the_pool():
+    link = make_link("grpc", ttl_s=0.2)
+    link.table.grace_s = 0.05
+    async with linked(link), open_channel(link.server.address) as channel:
+        source = link.offer("k", payload(64 * MIB))  # more than a connection takes unread
+        lease = link.table.prepare("k", "c")
+        call = TransportServiceStub(channel).Fetch(pb.FetchRequest(lease_id=lease.lease_id))
+        first = await anext(aiter(call))
+        assert len(first.data) == MIB
+        link.table.withdraw("k")
+        source.free()
+        await until(lambda: link.table.reap() == 0 == link.producer_pool.used_bytes)
+        assert not call.done()
+        call.cancel()
+
+
 async def test_a_stream_that_is_too_long_or_too_short_is_corrupt():
     link = make_link("grpc")
     async with linked(link):

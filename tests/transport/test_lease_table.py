@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +53,24 @@ def test_a_lease_names_place_size_time_and_checksum(owner: Owner):
     assert lease.ttl_s == TTL_S
     assert lease.checksum == checksum(owner.region)
     assert owner.table.buffer_of(lease.lease_id) is owner.region
+
+
+def test_nobody_guesses_the_id_of_a_lease_from_others(owner: Owner):
+    """Whoever knows it may read what is leased, and end the lease."""
+    ids = [owner.table.prepare("k", "c").lease_id for _ in range(200)]
+    apart = [abs(later - earlier) for earlier, later in pairwise(sorted(ids))]
+    assert min(apart) > 1 << 32
+    assert all(0 < lease_id < 1 << 64 for lease_id in ids)
+    assert [leased for leased in ids if owner.table.num_bytes_of(leased) != 1000] == []
+
+
+def test_a_copy_is_of_a_lease_that_runs(owner: Owner):
+    owner.region.view[:] = np.arange(1000) % 251
+    lease = owner.table.prepare("k", "c")
+    assert owner.table.copy_of(lease.lease_id, 900, 2000) == owner.region.view[900:].tobytes()
+    owner.clock.now += TTL_S
+    with pytest.raises(CorruptTransfer, match="is over"):
+        owner.table.copy_of(lease.lease_id, 0, 10)
 
 
 def test_the_oldest_lease_says_when_to_look_again(owner: Owner):

@@ -283,15 +283,39 @@ async def test_metadata_of_another_is_refused_and_harms_nobody(
 ):
     async with producer(kind, SMALL) as one, producer(kind, SMALL) as other:
         wrong = replace(one.peer, metadata=other.peer.metadata)
+        part_of_a_name = replace(wrong, incarnation=other.peer.incarnation[:-3])
         region = pool.alloc(SMALL)
-        if kind == "tcp":
-            with pytest.raises(PeerLost, match="metadata"):
-                await puller.pull(wrong, f"k-{SMALL}", region, 20)
-        for there in (one, other):
-            await pull_small(puller, pool, there.peer)
-        # Who is connected stays connected by what was good then.
-        await puller.pull(wrong, f"k-{SMALL}", region, 20)
-        assert is_filled(region)
+        for _ in range(2):  # before they are known, and then
+            for foreign in (wrong, part_of_a_name) if kind == "tcp" else ():
+                with pytest.raises(PeerLost):
+                    await puller.pull(foreign, f"k-{SMALL}", region, 20)
+            for there in (one, other):
+                await pull_small(puller, pool, there.peer)
+        region.free()
+
+
+async def test_who_was_connected_under_the_name_of_another_is_not_read_in_its_place(
+    kind: str, pool: Pool, puller: Puller
+):
+    async with producer(kind, SMALL) as honest, producer(kind, SMALL) as liar:
+        name, claimed = liar.peer.incarnation.encode(), honest.peer.incarnation.encode()
+        assert len(name) == len(claimed), "so that the metadata is well formed"
+        forged = replace(
+            liar.peer,
+            incarnation=honest.peer.incarnation,
+            metadata=liar.peer.metadata.replace(name, claimed),
+        )
+        region = pool.alloc(SMALL)
+        control = puller._connect(liar.peer)
+        lease = await control.prepare(f"k-{SMALL}", "c", 20)
+        transport = puller._transport
+        transport.add_peer(forged)
+        await transport.pull(replace(lease, incarnation=forged.incarnation), region, 20)
+        assert is_filled(region), "it does answer to that name"
+        transport.remove_peer(forged.incarnation)
+        await control.close()
+        for _ in range(3):
+            await pull_small(puller, pool, honest.peer)
         region.free()
 
 

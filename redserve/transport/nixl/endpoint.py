@@ -87,7 +87,7 @@ class Endpoint:
         self._make_agent = partial(make_agent, serves=serves)
         self._calls = Inbox()
         self._reads: list[Read] = []
-        self._peers: set[str] = set()
+        self._peers: dict[str, bytes] = {}  # metadata by name
         self._going: set[str] = set()  # of these: to be forgotten with the last read from them
         self._parked: dict[str, None] = {}  # of these: forgotten, oldest first
         self._broken: set[str] = set()  # of these: a read from them has failed
@@ -238,6 +238,12 @@ class Endpoint:
             # It would break as well, and keep what is broken from being cleared away.
             read.fail(PeerGivenUp(f"the connection to {name} broke a moment ago"))
             return
+        if self._peers.get(name, metadata) != metadata:
+            try:
+                self._replace(read, metadata)
+            except ForeignMetadata as error:
+                read.fail(error)
+                return
         self._going.discard(name)
         self._parked.pop(name, None)
         if name not in self._peers:
@@ -249,7 +255,15 @@ class Endpoint:
                 read.fail(error)
                 return
             self._unreachable.pop(name, None)
-            self._peers.add(name)
+            self._peers[name] = metadata
+
+    def _replace(self, read: Read, metadata: bytes) -> None:
+        """Two say to be the same peer: the one that nobody reads from may go."""
+        name = read.peer.name
+        self._agent.check_metadata(name, metadata)
+        if any(other.peer.name == name for other in self._reads if other is not read):
+            raise ForeignMetadata(f"somebody else is read from as {name}")
+        self._remove(name)
 
     def _avoid(self, name: str, why: NoWay) -> None:
         now = time.monotonic()
@@ -297,7 +311,7 @@ class Endpoint:
             self._remove(next(iter(self._parked)))
 
     def _remove(self, name: str) -> None:
-        self._peers.discard(name)
+        self._peers.pop(name, None)
         self._going.discard(name)
         self._broken.discard(name)
         self._parked.pop(name, None)

@@ -100,6 +100,9 @@ class Agent:
             self._agent.registerMem(self._registered, [])
         except self._errors as error:
             raise AgentError(f"UCX cannot start: {error}") from error
+        self._opening, found, _ = self.metadata.partition(_sized(name))
+        if not found:
+            raise AgentError(f"{version()} writes metadata in a form that is not known here")
 
     @property
     def address(self) -> int:
@@ -118,17 +121,20 @@ class Agent:
             ForeignMetadata: See there.
             NoWay: It cannot be reached by what UCX may use.
         """
-        if peer.name.encode() not in metadata:
-            # Loading it might damage the entry of the peer that it does name.
-            raise ForeignMetadata(f"the metadata is not that of {peer.name}")
+        self.check_metadata(peer.name, metadata)
         try:
-            name = self._agent.loadRemoteMD(metadata)
+            self._agent.loadRemoteMD(metadata)
         except self._errors as error:
             raise NoWay(f"no way to {peer.name}: {error}") from error
-        found = name.decode() if isinstance(name, bytes) else str(name)
-        if found != peer.name:
-            self._agent.invalidateRemoteMD(found)
-            raise ForeignMetadata(f"the metadata is that of {found}, not of {peer.name}")
+
+    def check_metadata(self, name: str, metadata: bytes) -> None:
+        """Loading what names another peer might damage the entry of that one.
+
+        Raises:
+            ForeignMetadata: See there.
+        """
+        if not metadata.startswith(self._opening + _sized(name)):
+            raise ForeignMetadata(f"the metadata is not that of {name}")
 
     def remove_peer(self, name: str) -> None:
         """Disconnect; only when nothing is read from it any more."""
@@ -215,6 +221,12 @@ class Agent:
         if isinstance(error, self._bindings.nixlRemoteDisconnectError):
             return PeerDisconnected(str(error))
         return AgentError(str(error))
+
+
+def _sized(name: str) -> bytes:
+    """An agent's name as metadata has it: after its length, so that it is not part of another."""
+    encoded = name.encode()
+    return len(encoded).to_bytes(8, "little") + encoded
 
 
 def version() -> str:

@@ -76,12 +76,13 @@ class Dispatcher:
         try:
             while (event := await events.get()) is not None:
                 yield event
-            await task
-        finally:
+        except BaseException:  # the client has gone: nobody will be told of how it ends
             task.cancel()
             await asyncio.wait({task})
             if not task.cancelled():
                 _look_at(task.exception())
+            raise
+        await task
 
     async def close(self) -> None:
         """Wait until encoders know of everything that ended early."""
