@@ -127,14 +127,16 @@ def burns_of(objective: Objective, kind: BurnAlert) -> tuple[Burn, ...]:
     """What an alert looks for at a promise.
 
     Windows longer than the promise's own are left out: there is no budget that they would save. A
-    ticket that has none left comes when the budget of the whole window is spent.
+    ticket then comes at the latest when the budget of the whole window is spent, as no promise may
+    be broken for ever without one.
     """
     burns = tuple(burn for burn in kind.burns if burn.long_s <= objective.window_s)
-    if burns or kind.severity != "ticket":
+    if burns == kind.burns or kind.severity != "ticket":
         return burns
     own_s = round(objective.window_s)
     # Three minutes have two scrapes at least, also where one is made each minute.
-    return (Burn(own_s, max(own_s // 12 // _MINUTE, 3) * _MINUTE, 1.0),)
+    own = Burn(own_s, max(own_s // 12 // _MINUTE, 3) * _MINUTE, 1.0)
+    return (*(burn for burn in burns if burn.long_s < own_s), own)
 
 
 def burn_limit(target: float, factor: float) -> float:

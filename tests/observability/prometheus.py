@@ -79,9 +79,10 @@ class Prometheus:
         found = self._get("targets")["activeTargets"]
         return {one["labels"]["pod"]: one["health"] for one in found}
 
-    def query(self, expr: str) -> list[dict[str, Any]]:
-        """The samples of an expression; it must be one."""
-        made: list[dict[str, Any]] = self._get("query", query=expr)["result"]
+    def query(self, expr: str, at_s: float | None = None) -> list[dict[str, Any]]:
+        """The samples of an expression, now or at a Unix time; it must be one."""
+        when = {} if at_s is None else {"time": f"{at_s:.3f}"}
+        made: list[dict[str, Any]] = self._get("query", query=expr, **when)["result"]
         return made
 
     def query_range(

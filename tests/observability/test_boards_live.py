@@ -79,10 +79,10 @@ class Run:
     figures: Mapping[str, Any]
     scrapes_s: Sequence[float]
 
-    @property
-    def whole(self) -> str:
-        """An interval that has all of it, as Prometheus writes it."""
-        return f"{math.ceil(self.end_s - self.begin_s) + 5}s"
+    def of_all(self, prometheus: Prometheus, question: Question) -> float:
+        """What an expression was at its end, over an interval that has all of it."""
+        interval = f"{math.ceil(self.end_s - self.begin_s) + 5}s"
+        return value(prometheus.query(asked(question.expr, interval, **CHOSEN), self.end_s))
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def test_quantiles_are_those_of_the_clients(
     assert len(asked_for) == 3
     measured = run.figures["summary"]["latencies"][figure]
     for question, name in zip(asked_for, ("p50", "p95", "p99"), strict=True):
-        shown = value(prometheus.query(asked(question.expr, run.whole, **CHOSEN)))
+        shown = run.of_all(prometheus, question)
         width = max(width_at(shown, buckets), width_at(measured[name], buckets))
         assert abs(shown - measured[name]) <= width, (name, shown, measured[name])
 
@@ -246,7 +246,7 @@ def test_latencies_link_to_traces(prometheus: Prometheus, run: Run) -> None:
 def test_parts_add_up_to_the_time_to_first_token(prometheus: Prometheus, run: Run) -> None:
     parts = [one for one in questions() if one.panel == "Time to first token by part"]
     assert len(parts) == len(PARTS)
-    found = [value(prometheus.query(asked(one.expr, run.whole, **CHOSEN))) for one in parts]
+    found = [run.of_all(prometheus, one) for one in parts]
     ttft = "redserve_time_to_first_token_seconds"
     own = value(prometheus.query(f"{ttft}_sum / {ttft}_count"))
     assert sum(found) == pytest.approx(own, rel=0.01)

@@ -130,7 +130,7 @@ def leave(service: Service, mark: str) -> None:
 
     before = num_left()
     messages = to_proto(conversation(8, 1), [picture(8)])
-    sampling = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
+    sampling = SamplingParams(temperature=0, max_tokens=3000, ignore_eos=True)
     asked = pb.GenerateRequest(messages=messages, sampling=sampling)
     call = service.stub.Generate(asked, metadata=(("x-odd", mark),))
     next(event for event in call if event.HasField("tokens"))

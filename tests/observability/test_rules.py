@@ -17,7 +17,8 @@ from redserve.local.state import hold
 from redserve.observability import ALERTS, rule_groups, runbook_url
 from redserve.observability.alerts import RUNBOOKS
 from redserve.observability.series import duration
-from redserve.observability.slo_rules import BURN_ALERTS, burn_limit
+from redserve.observability.slo_rules import BURN_ALERTS, burn_limit, burns_of
+from redserve.slo import Objective
 from redserve.spec.manifest import load_manifest
 from tests.metric_kinds import EVERY
 from tests.observability.healthy import service
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from redserve.spec.service import RedService
 
 PAGES = ROOT / "docs/runbooks"
+DAY_S = 86_400
 
 
 def rules(made_for: RedService | None = None) -> list[dict[str, Any]]:
@@ -140,6 +142,18 @@ def test_a_short_window_is_a_twelfth_of_the_long_one() -> None:
     for alert in BURN_ALERTS:
         for burn in alert.burns:
             assert burn.long_s == 12 * burn.short_s
+
+
+@pytest.mark.parametrize(
+    "window_s", [180, 1800, 3600, 86_399, DAY_S, 2 * DAY_S, 3 * DAY_S, 28 * DAY_S]
+)
+def test_no_promise_is_broken_for_ever_without_a_ticket(window_s: float) -> None:
+    objective = Objective("x", "Availability", None, 0.99, window_s)
+    _page, ticket = BURN_ALERTS
+    burns = burns_of(objective, ticket)
+    assert burns[-1].factor == 1.0
+    assert all(burn.short_s < burn.long_s <= window_s or burn.short_s == 180 for burn in burns)
+    assert [burn.factor for burn in burns[:-1]] == ([3.0] if window_s > DAY_S else [])
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ FAST: Final = {
             **healthy(100),
             **events("ttft", "0+60x100", "0x100"),
             **events("available", "0+57x100", "0+3x100"),
-            **events("loose", "0+50x100", "0+10x100"),  # 17 % of an allowed 10 %
+            **events("loose", "0+55x100", "0+5x100"),  # 8.3 % of an allowed 10 %
         },
         {"90m": {f"{PAGE} slo=available", f"{TICKET} slo=available"}},
     ),
@@ -76,12 +76,12 @@ FAST: Final = {
         {**healthy(100), **events("loose", "0x100", "0+60x100")},
         {"90m": {f"{PAGE} slo=loose", f"{TICKET} slo=loose"}},
     ),
-    # Over a day there is no pair of three days, so that only 3 over a day and two hours calls.
-    "a day's budget that burns at 2.9 is silent": Scenario(
-        {**healthy(100), **events("loose", "0+71x100", "0+29x100")}, {"60m": set(), "90m": set()}
+    # Over a day there is no pair of three days, but no budget must be spent for ever in silence.
+    "a day's budget that burns at 0.9 is silent": Scenario(
+        {**healthy(100), **events("loose", "0+91x100", "0+9x100")}, {"60m": set(), "90m": set()}
     ),
-    "a day's budget that burns at 3.1 is a ticket": Scenario(
-        {**healthy(100), **events("loose", "0+69x100", "0+31x100")},
+    "a day's budget that burns at 1.1 is a ticket": Scenario(
+        {**healthy(100), **events("loose", "0+89x100", "0+11x100")},
         {"90m": {f"{TICKET} slo=loose"}},
     ),
     # All windows are as young: the lower limit of the page calls first.
