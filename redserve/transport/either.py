@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
+FAIR_S: Final = 2.0
+"""A first read that is not done in this time will hardly be done in more. One that had less says
+nothing of the way: its request had no time left."""
 MAX_REMEMBERED: Final = 1024
 """Incarnations remembered as reached by the fast path, and as many as not reached by it."""
 
@@ -83,7 +86,8 @@ class EitherTransport:
                 self._give_up(incarnation, error)  # and go on below: nothing will land
             except (PeerLost, DeadlineExceeded) as error:
                 # Bytes may still land: not into the same room by the other way.
-                if incarnation not in self._proven and incarnation in self._fast_peers:
+                was_fair = deadline_s >= FAIR_S or not isinstance(error, DeadlineExceeded)
+                if was_fair and incarnation not in self._proven and incarnation in self._fast_peers:
                     self._give_up(incarnation, error)
                 raise
             else:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from redserve.errors import Overloaded, TensorGone
+from redserve.transport.buffer import write
 
 if TYPE_CHECKING:
     from redserve.transport.base import Descriptor
@@ -93,11 +94,11 @@ def _size(key: str) -> int:
 
 
 def _fill(region: Region) -> None:
-    """Bytes that differ from page to page; those of device memory are as they are."""
-    if region.pool.slab.host is not None:
-        region.view[:] = 0x5A
-        marks = region.view[::4096]
-        marks[:] = np.arange(len(marks)) % 251
+    """Bytes that differ from page to page; nothing of what was there before is left to be read."""
+    data = np.full(region.num_bytes, 0x5A, np.uint8)
+    marks = data[::4096]
+    marks[:] = np.arange(len(marks)) % 251
+    write(region, 0, data.data)
 
 
 def _give_up(table: LeaseTable, key: str, region: Region) -> None:

@@ -18,7 +18,7 @@ PROMISES = (
     {"name": "first-token", "indicator": "TimeToFirstToken", "thresholdMilliseconds": 60_000},
     {"name": "image", "indicator": "EncodeLatency", "thresholdMilliseconds": 1},
     {"name": "whole-answer", "indicator": "RequestLatency", "thresholdMilliseconds": 1},
-    {"name": "available", "indicator": "Availability", "objectivePercent": "99.9"},
+    {"name": "available", "indicator": "Availability", "objectivePercent": "99.999"},
 )
 
 

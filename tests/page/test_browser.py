@@ -115,6 +115,7 @@ def test_numbers_stand_beside_promises_and_the_service_counts(browser: Browser, 
         assert promises.keys() == {"first-token", "image", "whole-answer", "available"}
         assert promises["first-token"][4] == "100 %"
         assert promises["whole-answer"][4] == "0 %"
+        assert "99.999 %" in promises["available"]
 
 
 def test_the_service_judges_not_the_page(browser: Browser, url: str) -> None:

@@ -12,7 +12,7 @@ from redserve.telemetry.metrics.transport import TransportMetrics
 from redserve.transport import factory
 from redserve.transport.base import Descriptor, PeerInfo, PeerUnreachable
 from redserve.transport.buffer import Buffer, Segment
-from redserve.transport.either import EitherTransport
+from redserve.transport.either import FAIR_S, EitherTransport
 from redserve.transport.nixl.library import version
 from redserve.transport.nixl.transport import NixlTransport
 from redserve.transport.pool import Pool
@@ -78,8 +78,8 @@ class World:
     def count(self) -> None:
         self.num_fallbacks += 1
 
-    async def pull(self) -> None:
-        await self.both.pull(LEASE, self.region, 5)
+    async def pull(self, deadline_s: float = 5) -> None:
+        await self.both.pull(LEASE, self.region, deadline_s)
 
 
 async def test_rdma_to_who_has_it_and_grpc_to_others():
@@ -126,6 +126,18 @@ async def test_a_failure_before_the_first_success_is_told_and_the_next_pull_goes
     assert (world.plain.num_pulls, world.num_fallbacks) == (0, 0)
     await world.pull()
     assert (world.plain.num_pulls, world.num_fallbacks) == (1, 1)
+
+
+async def test_a_request_without_time_says_nothing_of_the_way():
+    world = World()
+    late = DeadlineExceeded("20 ms were left")
+    world.fast.errors = [late, late, None]
+    world.both.add_peer(FAST)
+    for _ in range(2):
+        with pytest.raises(DeadlineExceeded):
+            await world.pull(FAIR_S / 2)
+    await world.pull(FAIR_S / 2)
+    assert (world.fast.num_pulls, world.plain.num_pulls) == (3, 0)
 
 
 async def test_a_peer_that_was_given_up_stays_so_when_it_is_connected_to_anew():

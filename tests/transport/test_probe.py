@@ -8,18 +8,27 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from redserve.errors import Overloaded, TensorGone
+from redserve.modeling.device_slab import DeviceSlab
 from redserve.transport import probe
+from redserve.transport.buffer import write
 from redserve.transport.grpc_stream import GrpcProducer
-from redserve.transport.probe import PROBE_BYTES, is_taken, probe_key
+from redserve.transport.lease_table import LeaseTable
+from redserve.transport.pool import Pool
+from redserve.transport.probe import PROBE_BYTES, is_taken, prepare_probe, probe_key
+from redserve.transport.slab import HostSlab
 from redserve.wire.channel import open_channel
 from tests.transport.links import MIB, Link, linked, make_link, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from redserve.transport.pool import Region
+    from redserve.transport.slab import Slab
+
+CPU = torch.device("cpu")
 
 
 @asynccontextmanager
@@ -63,7 +72,7 @@ async def test_one_that_is_still_read_after_its_release_counts() -> None:
     async with linked(link), asking(link) as producer:
         lease = await producer.prepare(probe_key(PROBE_BYTES), "slow", 5)
         read = link.table.buffer_of(lease.lease_id)
-        read.hold()  # as a stream does for the message in hand
+        read.hold()  # by whoever is not through with it
         await producer.release(lease.lease_id, consumed=False, timeout_s=5)
         assert link.producer_pool.quarantined_bytes == PROBE_BYTES
         with pytest.raises(Overloaded):
@@ -81,6 +90,22 @@ async def test_a_check_of_what_another_one_checks_is_not_a_small_figure() -> Non
         assert is_taken(caught.value)
         await producer.release(lease.lease_id, consumed=True, timeout_s=5)
         assert (await link.puller.check(link.server.address, 20)).num_bytes == 32 * MIB
+
+
+@pytest.mark.parametrize("make_slab", [HostSlab, lambda size: DeviceSlab(size, CPU)])
+async def test_nothing_of_what_was_there_before_is_in_it(make_slab: Callable[[int], Slab]) -> None:
+    """No key is needed for a probe, and its room may have held anybody's embeddings."""
+    pool = Pool(MIB, make_slab=make_slab)
+    former = pool.alloc(MIB)
+    write(former, 0, b"secret" * (MIB // 6))
+    former.free()
+    table = LeaseTable(pool, "p-1", 30.0)
+    lease = await prepare_probe(table, probe_key(MIB - 5), "c")
+    found = table.copy_of(lease.lease_id, 0, MIB)
+    assert len(found) == MIB - 5
+    assert b"sec" not in found
+    assert b"cret" not in found
+    table.release(lease.lease_id, consumed=True)
 
 
 async def test_where_there_is_little_room_a_small_one_is_read(kind: str) -> None:

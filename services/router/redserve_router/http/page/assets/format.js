@@ -11,12 +11,12 @@ export function seconds(value) {
 export const nanoseconds = (value) =>
   value === null || value === undefined ? NOTHING : seconds(value / 1e9);
 
-/** "36 %", "99.9 %"; never rounded up to all. */
+/** "36 %", "99.9 %", as many digits as promises have; "<100 %" for what is nearly all. */
 export function percent(ratio) {
   if (ratio === null || ratio === undefined) return NOTHING;
   const value = ratio * 100;
-  const shown = digits(value, 4);
-  return `${shown === "100" && value < 100 ? "99.99" : shown} %`;
+  const shown = Number(value.toFixed(3));
+  return shown === 100 && value < 100 ? "<100 %" : `${plain(shown)} %`;
 }
 
 export const count = (value) => (value === null || value === undefined ? NOTHING : `${value}`);
@@ -38,6 +38,9 @@ export function beginning(text) {
 
 /** At most so many digits that matter, no zeros behind. */
 function digits(value, most) {
-  const shown = Number(value.toPrecision(most));
-  return shown.toLocaleString("en-US", { maximumFractionDigits: 6, useGrouping: false });
+  return plain(Number(value.toPrecision(most)));
+}
+
+function plain(number) {
+  return number.toLocaleString("en-US", { maximumFractionDigits: 6, useGrouping: false });
 }
