@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from redserve.errors import PeerLost
+from redserve.errors import DeadlineExceeded, PeerLost
 from redserve.transport import connections
 from redserve.transport.base import PeerInfo
 from redserve.transport.connections import Connections
+from tests.support.virtual_time import in_virtual_time, now_s
 
 if TYPE_CHECKING:
     from redserve.transport.base import Producer, Transport
@@ -59,8 +61,7 @@ def net() -> Net:
 
 async def settled() -> None:
     """Connections are closed in tasks of their own."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    if others:
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)
 
 
@@ -145,3 +146,41 @@ async def test_none_in_use_is_closed(net: Net, monkeypatch: pytest.MonkeyPatch) 
     assert (net.num_open, len(net.peers)) == (3, 3)
     await net.connections.close()
     assert (net.num_open, net.peers) == (0, [])
+
+
+class Deaf(Net):
+    """A producer that hears no release.
+
+    Attributes:
+        told: When it was told, seconds.
+        hangs: Whether a try ends by its timeout, and not at once.
+    """
+
+    def __init__(self, *, hangs: bool) -> None:
+        super().__init__()
+        self.told: list[float] = []
+        self.hangs = hangs
+
+    async def release(self, _lease_id: int, *, consumed: bool, timeout_s: float) -> bool:
+        assert not consumed
+        self.told.append(now_s())
+        if not self.hangs:
+            raise PeerLost("nobody listens")
+        await asyncio.sleep(timeout_s)
+        raise DeadlineExceeded("stopped")
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["out of reach", "stopped"])
+@in_virtual_time
+async def test_a_release_is_told_again_four_times_within_18_s(hangs: bool) -> None:
+    """With the real pauses, as docs/transport.md says; the producer has to ask after that."""
+    net = Deaf(hangs=hangs)
+    with net.connections.use(peer("p-1")) as connection:
+        connection.release_later(7)
+    await settled()
+    assert len(net.told) == 1 + 4
+    assert now_s() <= 18
+    try_s = connections.RELEASE_TIMEOUT_S if hangs else 0.0
+    pauses = [later - earlier - try_s for earlier, later in pairwise(net.told)]
+    assert pauses == [pauses[0] * 2**number for number in range(4)], "each twice the last one"
+    assert sum(pauses) > 5, "a peer that is stopped or cut off for some seconds hears of it"
