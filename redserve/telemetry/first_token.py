@@ -8,6 +8,7 @@ these that fits, so that the parts add up to the time to first token:
     encode_exposed     an image was being encoded, and no prefill ran
     transport_exposed  an embedding was being moved, and nothing of the above
     preprocess         pictures were read and resized, their sizes asked for, text tokenized
+    lost               an LLM replica worked on it that was lost, with all that it could have told
     queue              the rest: waits for admission, a batch, room, or the engine's turn
 
 A faster encoder can take from `encode_exposed` only, a faster network from `transport_exposed`
@@ -20,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from redserve.telemetry.intervals import intersection, length, union
-from redserve.telemetry.timeline import ABORTED, ENCODE, PREFILL, TRANSFER
+from redserve.telemetry.timeline import ABORTED, ENCODE, LOST, PREFILL, TRANSFER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,9 @@ ENCODE_EXPOSED: Final = "encode_exposed"
 TRANSPORT_EXPOSED: Final = "transport_exposed"
 PREPROCESS: Final = "preprocess"
 QUEUE: Final = "queue"
-PARTS: Final = (PREPROCESS, QUEUE, ENCODE_EXPOSED, ENCODE_HIDDEN, TRANSPORT_EXPOSED, PREFILL)
+PARTS: Final = (
+    PREPROCESS, QUEUE, ENCODE_EXPOSED, ENCODE_HIDDEN, TRANSPORT_EXPOSED, PREFILL, LOST,
+)  # fmt: skip
 """In the order in which they are shown."""
 _PREPARING: Final = (PREPROCESS, "describe", "tokenize")
 
@@ -56,6 +59,7 @@ def first_token_parts(timeline: Timeline) -> dict[str, int]:
         (ENCODE_EXPOSED, encode),
         (TRANSPORT_EXPOSED, of(TRANSFER, ABORTED)),
         (PREPROCESS, of(*_PREPARING)),
+        (LOST, of(LOST)),
     ):
         grown = union((*covered, *own))
         parts[name] = length(grown) - length(covered)

@@ -10,6 +10,8 @@ from redserve.telemetry.intervals import intersection, length, union
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from redserve.telemetry.intervals import Interval
+
 ENCODE = "encode"
 """Name of the bars during which an encoder computed."""
 PREFILL = "prefill"
@@ -20,6 +22,10 @@ TRANSFER = "transfer"
 """Name of the bars of pulls that brought an embedding: lease asked for to bytes checked."""
 ABORTED = "aborted"
 """Name of the bars of pulls that ended without it; `detail` says why."""
+LOST = "lost"
+"""Name of the bars during which an LLM replica worked that was lost: what it did is not known."""
+FAILOVER = "failover"
+"""Name of the moments at which an LLM replica refused, and another one was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +80,16 @@ def overlap_ratio(bars: Iterable[Bar]) -> float | None:
     Unions, so that encoders which work side by side do not count twice.
 
     Returns:
-        A number in [0, 1]; None when nothing was encoded (or in no time at all).
+        A number in [0, 1]; None when nothing was encoded (or in no time at all), and when
+        something was while it is not known whether prefill ran.
     """
     kept = tuple(bars)
-    encode = union((bar.start_ns, bar.end_ns) for bar in kept if bar.name == ENCODE)
-    prefill = union((bar.start_ns, bar.end_ns) for bar in kept if bar.name == PREFILL)
+
+    def of(name: str) -> list[Interval]:
+        return union((bar.start_ns, bar.end_ns) for bar in kept if bar.name == name)
+
+    encode = of(ENCODE)
     total = length(encode)
-    return length(intersection(encode, prefill)) / total if total else None
+    if not total or length(intersection(encode, of(LOST))):
+        return None
+    return length(intersection(encode, of(PREFILL))) / total

@@ -15,10 +15,11 @@ from redserve.v1 import router_pb2 as pb
 from redserve.v1 import types_pb2
 from redserve.wire.channel import CHANNEL_OPTIONS
 from redserve.wire.errors import from_rpc_error
+from redserve.wire.types import timeline_from_proto
 from redserve_router.limits import Limits
 from redserve_router.replicas.replica import LONGEST_BACKOFF_S
 from tests.router.cluster import COLOURS, Cluster, cluster, picture, question
-from tests.router.fake_encoder import Hang
+from tests.router.fake_encoder import Hang, Publish
 from tests.router.fake_llm import FIRST_TOKEN_ID, WORDS, FakeLlm
 
 TEXT = "".join(WORDS)
@@ -53,6 +54,41 @@ async def test_llm_killed_in_mid_stream_is_one_unbroken_answer():
         assert request.generation == 1
         # The items went to the new replica under its own generation, with newer attempts.
         assert sorted(other.journal.all("ready")) == [(0, 2, 1), (1, 2, 1)]
+
+
+async def test_what_a_lost_replica_did_is_not_known_and_not_called_waiting():
+    async with cluster(num_llms=2) as c:
+        pictures = [picture(name) for name in COLOURS[:2]]
+        has_all = asyncio.Event()
+
+        async def die(_n, _context):
+            has_all.set()
+            await asyncio.Event().wait()
+
+        for llm in c.llms:
+            llm.before_token = die
+        c.encoders[0].act = lambda _, item: Publish(cached=item.attempt > 1)
+        asked = asyncio.ensure_future(c.ask(question(*pictures, include_timeline=True)))
+        await asyncio.wait_for(has_all.wait(), 10)
+        first = chosen(c)
+        for llm in c.llms:
+            llm.before_token = None
+        await first.kill()
+        timeline = timeline_from_proto((await asyncio.wait_for(asked, 10)).finished.timeline)
+        (lost,) = [bar for bar in timeline.bars if bar.name == "lost"]
+        assert lost.detail.endswith("lost")
+        assert timeline.received_ns < lost.start_ns < lost.end_ns < timeline.first_token_ns
+        assert timeline.overlap_ratio is None
+        value = c.router.registry.get_sample_value
+        assert value("redserve_overlap_ratio_count") == 0
+        part = "redserve_time_to_first_token_part_seconds_sum"
+        assert (value(part, {"part": "lost"}) or 0) > 0
+        # Encoded once and then in the encoder's cache is no hit of the cache.
+        counted = {
+            outcome: value("redserve_items_total", {"outcome": outcome})
+            for outcome in ("encoded", "encoder_cached", "prefix_covered")
+        }
+        assert counted == {"encoded": 2, "encoder_cached": 0, "prefix_covered": 0}
 
 
 async def test_resumed_items_that_the_new_replica_has_are_not_encoded_again():

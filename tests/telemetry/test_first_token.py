@@ -9,7 +9,17 @@ from redserve.telemetry.first_token import PARTS, first_token_parts
 from redserve.telemetry.timeline import Bar, Timeline
 from tests.strategies import effort
 
-NAMES = ("encode", "prefill", "transfer", "aborted", "preprocess", "tokenize", "room", "decode")
+NAMES = (
+    "encode",
+    "prefill",
+    "transfer",
+    "aborted",
+    "preprocess",
+    "tokenize",
+    "room",
+    "decode",
+    "lost",
+)
 START, FIRST = 10, 60
 bars_lists = st.lists(
     st.builds(
@@ -35,7 +45,9 @@ def part_at(instant: int, bars: list[Bar]) -> str:
         return "encode_exposed"
     if running & {"transfer", "aborted"}:
         return "transport_exposed"
-    return "preprocess" if running & {"preprocess", "tokenize"} else "queue"
+    if running & {"preprocess", "tokenize"}:
+        return "preprocess"
+    return "lost" if "lost" in running else "queue"
 
 
 @effort(200)
@@ -65,6 +77,7 @@ def test_parts_add_up_to_the_time_to_first_token() -> None:
         "encode_hidden": 5,
         "transport_exposed": 3,
         "prefill": 27,
+        "lost": 0,
     }
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redserve.telemetry.clock import now_ns
-from redserve.telemetry.timeline import ENCODE, PREFILL, Bar, overlap_ratio
+from redserve.telemetry.timeline import ENCODE, FAILOVER, LOST, PREFILL, Bar, overlap_ratio
 from tests.strategies import effort
 
 intervals = st.tuples(st.integers(0, 60), st.integers(0, 20)).map(lambda p: (p[0], p[0] + p[1]))
@@ -59,6 +59,13 @@ def test_sequential_work_has_none_and_full_cover_has_all():
     assert overlap_ratio([encode, Bar("llm-0", PREFILL, 20, 40)]) == 0.0
     assert overlap_ratio([encode, Bar("llm-0", PREFILL, 5, 40)]) == 1.0
     assert overlap_ratio([Bar("llm-0", PREFILL, 5, 40)]) is None
+
+
+def test_overlap_is_not_known_of_an_encode_beside_a_replica_that_was_lost():
+    encode, prefill = Bar("encoder-0", ENCODE, 10, 20), Bar("llm-1", PREFILL, 15, 40)
+    assert overlap_ratio([encode, prefill, Bar("router", LOST, 5, 11)]) is None
+    assert overlap_ratio([encode, prefill, Bar("router", LOST, 5, 10)]) == 0.5
+    assert overlap_ratio([encode, prefill, Bar("router", FAILOVER, 12, 12)]) == 0.5
 
 
 def test_two_encoders_at_once_count_once():

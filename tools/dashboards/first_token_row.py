@@ -27,6 +27,7 @@ _NAMES: Final = {
     ENCODE_HIDDEN: "encode hidden behind prefill",
     "transport_exposed": "transport exposed",
     "prefill": "prefill",
+    "lost": "engine lost",
 }
 
 

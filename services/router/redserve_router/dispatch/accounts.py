@@ -81,8 +81,8 @@ def _count(life: RequestLife, metrics: RouterMetrics, code: str) -> None:
     metrics.prompt_tokens.inc(life.num_prompt_tokens)
     metrics.output_tokens.inc(len(life.made))
     for state in life.items:
-        if state.outcome is not None:
-            metrics.items.labels(state.outcome.value).inc()
+        if state.whole is not None:
+            metrics.items.labels(state.whole.value).inc()
         elif code not in (OK, Cancelled.grpc_code):
             metrics.items.labels(Outcome.FAILED.value).inc()
 

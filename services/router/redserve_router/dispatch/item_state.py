@@ -36,6 +36,7 @@ class ItemState:
         attempt: How often it was dispatched. The LLM replica's `lost_attempt` is compared with it,
             so it counts on over generations and is 0 for an item that was never dispatched.
         outcome: As known now; None while it is on its way.
+        first: What it was when it was first published; None before that.
         avoid: Addresses of encoders on which it failed, until all have been tried.
         num_retries: Failures in a row; decides how long to back off.
         num_lost: How often the LLM replica could not get what was published; the same.
@@ -51,6 +52,7 @@ class ItemState:
     ended_ns: int = 0
     attempt: int = 0
     outcome: Outcome | None = None
+    first: Outcome | None = None
     avoid: set[str] = field(default_factory=set)
     num_retries: int = 0
     num_lost: int = 0
@@ -68,6 +70,16 @@ class ItemState:
         """Whether promises have heard of it."""
         return self.judged is not None
 
+    @property
+    def whole(self) -> Outcome | None:
+        """What became of it over the whole request; None if it was on its way to the end.
+
+        What was encoded once was encoded, although it is in a cache when it is needed again.
+        """
+        if self.outcome in (None, Outcome.FAILED):
+            return self.outcome
+        return self.first or self.outcome
+
     def begin_attempt(self) -> None:
         """It is dispatched (again)."""
         self.attempt += 1
@@ -78,6 +90,7 @@ class ItemState:
     def arrived(self, *, cached: bool) -> None:
         """The LLM replica has been told where to get it."""
         self.outcome = Outcome.ENCODER_CACHED if cached else Outcome.ENCODED
+        self.first = self.first or self.outcome
         self.ended_ns = now_ns()
         self.num_retries = 0
 

@@ -10,6 +10,7 @@ from redserve.errors import DeadlineExceeded, Overloaded, Unavailable
 from redserve.routing import choose_llm
 from redserve.telemetry.clock import now_ns
 from redserve.telemetry.log import get_logger
+from redserve.telemetry.timeline import FAILOVER, LOST
 from redserve.telemetry.tracing import Origin
 from redserve_router.answer import Finished, NewTokens, Progress, Started
 from redserve_router.clients.llm import SequenceFinished
@@ -144,6 +145,7 @@ class RequestLife:
                 return self._complete_already()
             llm = await self._choose(prepared)
             llm.note_sent(prepared.facts)
+            sent_ns = now_ns()
             request = SequenceRequest(
                 key=SequenceKey(self._question.sequence_id, generation),
                 token_ids=prepared.token_ids,
@@ -154,7 +156,7 @@ class RequestLife:
             try:
                 return await self._run_on(llm, request)
             except LlmLost as loss:
-                self._note_loss(llm, loss)
+                self._note_loss(llm, loss, sent_ns)
         if isinstance(self._last_loss, Overloaded):
             raise self._last_loss  # nobody was lost: all of them are full
         raise Unavailable(
@@ -217,11 +219,13 @@ class RequestLife:
         made = f" after {len(self.made)} tokens" if self.made else ""
         return f"the LLM replica was lost{made} and no other serves: {self._last_loss}"
 
-    def _note_loss(self, llm: LlmReplica, loss: LlmLost) -> None:
+    def _note_loss(self, llm: LlmReplica, loss: LlmLost, sent_ns: int) -> None:
         self._lost[llm.address] = loss.connection
         self._last_loss = loss.error
         what = "refused" if loss.refused else "lost"
-        self._timeline.add("failover", now_ns(), detail=f"{llm.address} {what}")
+        # What a lost one did is not known: it tells with its last event.
+        bar, start_ns = (FAILOVER, now_ns()) if loss.refused else (LOST, sent_ns)
+        self._timeline.add(bar, start_ns, detail=f"{llm.address} {what}")
         log.warning(
             "LLM replica lost a request",
             replica=llm.address,

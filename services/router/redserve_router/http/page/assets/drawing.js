@@ -11,7 +11,7 @@ const RIGHT = 10;
 const MIN_BAR = 1.5;
 /** Order of drawing, and of the legend. */
 const KINDS = ["queue", "preprocess", "publish", "room", "aborted", "encode", "transfer", "prefill", "decode"];
-const KIND_OF = { describe: "preprocess", tokenize: "preprocess", failover: "aborted" };
+const KIND_OF = { describe: "preprocess", tokenize: "preprocess", failover: "aborted", lost: "aborted" };
 const LABELS = {
   queue: "wait",
   preprocess: "prepare",

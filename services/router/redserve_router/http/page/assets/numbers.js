@@ -10,6 +10,7 @@ const PARTS = [
   ["encode_hidden", "encode, hidden", "hidden"],
   ["transport_exposed", "transport, exposed", "transfer"],
   ["prefill", "prefill", "prefill"],
+  ["lost", "engine lost", "aborted"],
 ];
 const MEASURES = [
   ["TimeToFirstToken", "Time to first token", "time_to_first_token"],
