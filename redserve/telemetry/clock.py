@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 
 def _anchor_ns() -> int:
@@ -20,10 +21,20 @@ def _anchor_ns() -> int:
     return min(readings)[1]
 
 
-# Anchored once: later steps of the wall clock (NTP, a suspended laptop) cannot turn a bar around.
-_ANCHOR_NS = _anchor_ns()
+MOST_BEHIND_NS: Final = 10_000_000
+"""By what stamps may be behind the wall clock before they follow it, nanoseconds."""
+
+_anchor = _anchor_ns()
 
 
 def now_ns() -> int:
-    """Nanoseconds since the Unix epoch; monotonic within a process."""
-    return _ANCHOR_NS + time.monotonic_ns()
+    """Nanoseconds since the Unix epoch; monotonic within a process.
+
+    It follows the wall clock forward: the monotonic one stands still while a machine is suspended,
+    and a process that starts afterwards would be that much ahead of those that ran before. It does
+    not follow it back, so that no bar ends before it began.
+    """
+    global _anchor  # threads that find it too old find the same
+    if time.time_ns() - time.monotonic_ns() - _anchor > MOST_BEHIND_NS:
+        _anchor = max(_anchor, _anchor_ns())
+    return _anchor + time.monotonic_ns()
