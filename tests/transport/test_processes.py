@@ -294,6 +294,21 @@ async def test_metadata_of_another_is_refused_and_harms_nobody(
         region.free()
 
 
+async def test_metadata_that_cannot_be_loaded_does_not_stand_in_the_way_of_good_one(
+    kind: str, pool: Pool, puller: Puller
+):
+    async with producer(kind, SMALL) as there:
+        good = there.peer.metadata
+        at = good.find(there.peer.incarnation.encode()) + len(there.peer.incarnation) + 8
+        damaged = good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1 :] if good else b""
+        region = pool.alloc(SMALL)
+        if kind == "tcp":
+            with pytest.raises(PeerLost, match="no way"):
+                await puller.pull(replace(there.peer, metadata=damaged), f"k-{SMALL}", region, 20)
+        region.free()
+        await pull_small(puller, pool, there.peer)
+
+
 async def test_who_was_connected_under_the_name_of_another_is_not_read_in_its_place(
     kind: str, pool: Pool, puller: Puller
 ):

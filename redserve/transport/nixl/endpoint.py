@@ -91,7 +91,8 @@ class Endpoint:
         self._going: set[str] = set()  # of these: to be forgotten with the last read from them
         self._parked: dict[str, None] = {}  # of these: forgotten, oldest first
         self._broken: set[str] = set()  # of these: a read from them has failed
-        self._unreachable: dict[str, tuple[float, NoWay]] = {}  # until when, and why
+        # By name and metadata: until when, and why.
+        self._unreachable: dict[tuple[str, bytes], tuple[float, NoWay]] = {}
         self.serves = serves
         self.closing = False
         self._over = threading.Event()
@@ -230,7 +231,7 @@ class Endpoint:
         if read.abandoned:  # while others were connected to
             read.fail(PeerGivenUp("nobody waits for it any more"))
             return
-        avoided_until, why = self._unreachable.get(name, (0.0, None))
+        avoided_until, why = self._unreachable.get((name, metadata), (0.0, None))
         if why is not None and time.monotonic() < avoided_until:
             read.fail(why)
             return
@@ -251,10 +252,10 @@ class Endpoint:
                 self._agent.add_peer(read.peer, metadata)
             except NoWay as error:
                 if not isinstance(error, ForeignMetadata):
-                    self._avoid(name, error)
+                    self._avoid(name, metadata, error)
                 read.fail(error)
                 return
-            self._unreachable.pop(name, None)
+            self._unreachable.pop((name, metadata), None)
             self._peers[name] = metadata
 
     def _replace(self, read: Read, metadata: bytes) -> None:
@@ -265,12 +266,12 @@ class Endpoint:
             raise ForeignMetadata(f"somebody else is read from as {name}")
         self._remove(name)
 
-    def _avoid(self, name: str, why: NoWay) -> None:
+    def _avoid(self, name: str, metadata: bytes, why: NoWay) -> None:
         now = time.monotonic()
         for other, (until, _) in tuple(self._unreachable.items()):
             if until <= now:
                 del self._unreachable[other]
-        self._unreachable[name] = (now + _AVOID_S, why)
+        self._unreachable[name, metadata] = (now + _AVOID_S, why)
 
     def _end(self, read: Read) -> None:
         self._reads.remove(read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -125,6 +126,9 @@ class Agent:
         try:
             self._agent.loadRemoteMD(metadata)
         except self._errors as error:
+            # What was taken of it would stand in the way of better metadata.
+            with suppress(*self._errors):
+                self._agent.invalidateRemoteMD(peer.name)
             raise NoWay(f"no way to {peer.name}: {error}") from error
 
     def check_metadata(self, name: str, metadata: bytes) -> None:
