@@ -78,8 +78,14 @@ def slept() -> list[float]:
 
 
 @pytest.fixture
+def patience_s() -> float:
+    """For one request."""
+    return 20.0
+
+
+@pytest.fixture
 async def client(
-    server: Server, metrics: OperatorMetrics, slept: list[float]
+    server: Server, metrics: OperatorMetrics, slept: list[float], patience_s: float
 ) -> AsyncIterator[HttpKubeClient]:
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
@@ -87,7 +93,7 @@ async def client(
     made = HttpKubeClient(
         Configuration(host=server.url),
         metrics,
-        request_timeout_s=0.5,
+        request_timeout_s=patience_s,
         num_attempts=4,
         backoff=Backoff(0.2, 10.0, jitter=0.0),
         sleep=sleep,
@@ -192,6 +198,7 @@ async def test_retry_after_is_honoured_and_a_long_one_is_left_to_the_queue(
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("patience_s", [0.5])
 async def test_silence_has_an_end(
     server: Server, client: HttpKubeClient, metrics: OperatorMetrics
 ) -> None:
