@@ -19,6 +19,7 @@ from redserve.bench.summary import summarize
 from redserve.bench.tables import grids, headline, notes
 from redserve.cli.bench_options import add_options, options_of
 from redserve.cli.bench_progress import Bar
+from redserve.cli.common import show_what_can_be_shown
 from redserve.errors import ConfigError
 from redserve.telemetry.figures import rate
 
@@ -54,6 +55,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, and tell; after Ctrl-C what was measured until then."""
+    show_what_can_be_shown()
     options = options_of(arguments)
     _check_writable(arguments.report)
     room = options.room()

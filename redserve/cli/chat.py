@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from redserve.cli.common import add_target, read_image, router_address
+from redserve.bench.foreign import printable as printable
+from redserve.cli.common import add_target, read_image, router_address, show_what_can_be_shown
 from redserve.cli.trace import draw
 from redserve.errors import ConfigError, RedServeError
 from redserve.wire.router_client import (
@@ -118,13 +119,9 @@ def _outcome(tally: Tally) -> str:
     return "kept" if tally.good else "broken"
 
 
-def printable(text: str) -> str:
-    """Without control characters: what a model says must not move the terminal's cursor."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Ask."""
+    show_what_can_be_shown()
     conversation = Conversation(
         address=router_address(arguments),
         choices=Choices(
@@ -165,7 +162,7 @@ def _talk(conversation: Conversation) -> None:
             except KeyboardInterrupt:
                 print("(stopped)")
             except RedServeError as error:
-                print(f"redserve: {error}", file=sys.stderr)
+                print(f"redserve: {printable(str(error))}", file=sys.stderr)
 
 
 def _command(line: str, conversation: Conversation) -> bool:

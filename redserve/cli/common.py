@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
+import sys
 from pathlib import Path
 from typing import TypeAlias
 
@@ -65,6 +67,12 @@ def port_number(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: write 0 to 65535")
     return int(text)
+
+
+def show_what_can_be_shown() -> None:
+    """A character that standard output's encoding lacks becomes "?" and ends no command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def read_image(path: Path) -> bytes:

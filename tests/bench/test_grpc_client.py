@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -14,7 +14,11 @@ from redserve.bench.pictures import PictureSize, draw_png
 from redserve.bench.questions import Question
 from redserve.errors import Unavailable
 from redserve.slo import End
+from redserve.wire.router_client import RouterClient
 from tests.router.cluster import MODEL, Cluster, cluster
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 QUESTION = Question((draw_png(PictureSize(32, 32), "a"),), "what is this ?", 7)
 
@@ -82,3 +86,16 @@ async def test_a_deadline():
 async def test_nobody_answers():
     with pytest.raises(Unavailable):
         await GrpcClient("127.0.0.1:1", Manners()).__aenter__()
+
+
+async def test_words_of_a_router_can_be_shown(monkeypatch: pytest.MonkeyPatch):
+    async def fail(*_arguments: object, **_options: object) -> AsyncIterator[None]:
+        raise Unavailable("no \x1b[2J\nmore")
+        yield
+
+    monkeypatch.setattr(RouterClient, "generate", fail)
+    client = GrpcClient("127.0.0.1:1", Manners(model="m\x1b"))
+    assert client.model == "m\ufffd"
+    problem = (await client.ask(QUESTION)).problem
+    assert problem is not None
+    assert problem.message == "no \ufffd[2J more"

@@ -255,7 +255,7 @@ WHOLE_JSON = json.dumps(
         ),
         (None, "ok\n\n", "no content-type"),
         ("application/json", "", "content-type application/json"),
-        ("x/" + "y" * 5000, "", f"content-type x/{'y' * 98}"),
+        ("x/" + "y" * 5000, "", f"content-type x/{'y' * 97}…"),
     ],
     ids=["streams nothing", "html", "no type", "empty", "long type"],
 )

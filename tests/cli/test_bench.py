@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from redserve.cli import bench_options
 from redserve.cli.bench_types import base_url
 from redserve.cli.main import main
 from redserve.local.state import ServiceState, hold
-from tests.bench.fake_openai import DONE, FakeOpenAi, usage
+from tests.bench.fake_openai import DONE, FakeOpenAi, event, text, usage
 from tests.cli.fake_router import FakeRouter, running
 from tests.spec.manifests import MINIMAL
 
@@ -157,8 +158,8 @@ def test_a_password_in_the_address_is_used_and_not_shown(tmp_path: Path, capsys:
         address = url.replace("http://", "http://me:hush-hush@")
         assert main(["bench", "--url", address, "--report", str(report), "--json", *FAST]) == 0
     told = capsys.readouterr()
-    for text in (told.out, told.err, report.read_text()):
-        assert "hush" not in text
+    for shown in (told.out, told.err, report.read_text()):
+        assert "hush" not in shown
     assert json.loads(told.out)["facts"]["target"] == f"{url} (OpenAI API)"
     assert set(server.keys) == {"Basic " + base64.b64encode(b"me:hush-hush").decode()}
 
@@ -199,6 +200,71 @@ def test_a_service_that_sends_nothing(manifest: Path, capsys: Output) -> None:
     assert "0 complete, 6 NO_TOKEN" in shown
     assert "0 requests/s   0 tokens/s   goodput 0 requests/s" in shown
     assert "6 of 6 answers ended well and held no token" in shown
+
+
+BAD_WORDS = "no \ud800 \x1b[2J <b>[red]\n"
+DEEP = "[" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status"),
+    [
+        ((text("a"), event({"error": {"message": BAD_WORDS}})), 1),
+        ((text("a"), f"data: {DEEP}\n\n"), 1),
+        ((text("a", "stop"), usage(10**400), DONE), 0),
+    ],
+    ids=["words", "depth", "count"],
+)
+@pytest.mark.parametrize("option", ["", "--json"])
+def test_nothing_that_a_server_says_hides_what_was_measured(
+    pieces: tuple[str, ...], status: int, option: str, tmp_path: Path, capsys: Output
+) -> None:
+    server = FakeOpenAi()
+    server.models = (f"name {BAD_WORDS}",)
+    server.pieces = pieces
+    report = tmp_path / "out.html"
+    with peer(server) as url:
+        arguments = ["--url", url, "--report", str(report), *FAST, *filter(None, [option])]
+        assert main(["bench", *arguments]) == status
+    told = capsys.readouterr()
+    html = report.read_text(encoding="utf-8")
+    for shown in (told.out, told.err, html):
+        assert "\x1b" not in shown
+        assert not shown or shown.encode()
+    if option:
+        assert json.loads(told.out)["facts"]["model"] == "name no \ufffd \ufffd[2J <b>[red]"
+    else:
+        assert told.out.startswith("name no \ufffd \ufffd[2J <b>[red] at http")
+    assert "name no \ufffd \ufffd[2J &lt;b&gt;[red]" in html
+
+
+def test_a_report_of_a_server_that_answers_with_a_depth(capsys: Output) -> None:
+    server = FakeOpenAi()
+    server.status, server.refusal = 500, DEEP
+    with peer(server) as url:
+        assert main(["bench", "--url", url, *FAST]) == 1
+    assert "0 complete, 6 HTTP_500" in capsys.readouterr().out
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
+    """What a terminal gets that knows ASCII only."""
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    return shown
+
+
+def test_a_terminal_that_cannot_show_a_name(narrow: io.BytesIO) -> None:
+    server = FakeOpenAi()
+    server.models = ("猫",)
+    with peer(server) as url:
+        assert main(["bench", "--url", url, *FAST]) == 0
+    assert narrow.getvalue().startswith(b"? at http")
+
+
+def test_a_terminal_that_cannot_show_an_answer(address: str, narrow: io.BytesIO) -> None:
+    assert main(["chat", "--address", address, "猫 again"]) == 0
+    assert narrow.getvalue().endswith(b": ? again \n")
 
 
 def test_a_client_that_may_open_few_files(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
+from redserve.bench.foreign import said
 from redserve.bench.outcome import Answer, Problem
 from redserve.bench.pace import Pieces, tokens_of_first
 from redserve.slo import End
@@ -35,6 +36,11 @@ class Manners:
     timeout_s: float = 300.0
 
 
+def problem_of(end: End | None, reason: str, message: str) -> Problem:
+    """What went wrong; the message has words of the other side, and can be shown all the same."""
+    return Problem(end, reason, said(message))
+
+
 class Client(Protocol):
     """An open connection to a service, used as an asynchronous context manager.
 
@@ -43,7 +49,7 @@ class Client(Protocol):
 
     @property
     def model(self) -> str:
-        """Name of the model that answers."""
+        """Name of the model that answers, for people: one printable line."""
 
     async def __aenter__(self) -> Self:
         """Connect."""

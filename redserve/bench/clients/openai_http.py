@@ -1,4 +1,7 @@
-"""Any OpenAI-compatible server, by HTTP and server-sent events."""
+"""Any OpenAI-compatible server, by HTTP and server-sent events.
+
+Nothing that a server says ends a run: an answer that makes no sense is a failed request.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import base64
 import errno
 import json
 import os
+from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from redserve.bench.clients.base import NO_TOKEN, Stopwatch
+from redserve.bench.clients.base import NO_TOKEN, Stopwatch, problem_of
 from redserve.bench.clients.events import EventReader, LineReader, error_message
-from redserve.bench.outcome import Problem
+from redserve.bench.foreign import said
 from redserve.bench.pictures import media_type
 from redserve.bench.room import own_limit
 from redserve.errors import ConfigError, ModelNotFound, Unavailable
@@ -26,13 +30,14 @@ if TYPE_CHECKING:
 
     from redserve.bench.clients.base import Manners
     from redserve.bench.clients.events import Piece
-    from redserve.bench.outcome import Answer
+    from redserve.bench.outcome import Answer, Problem
     from redserve.bench.questions import Question
 
 _REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 415, 422})
 _MODELS_TIMEOUT_S: Final = 10.0
-_MAX_ERROR_BYTES: Final = 4096
-_MAX_TYPE_LENGTH: Final = 100
+_MAX_MODELS_BYTES: Final = 2**22
+_MAX_ERROR_BYTES: Final = 2**16
+_MAX_WORD_LENGTH: Final = 100
 _EVENT_STREAM: Final = "text/event-stream"
 
 
@@ -59,7 +64,13 @@ class HttpClient:
         self._manners = manners
         self._model = manners.model
         self._http: httpx.AsyncClient = self._httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            headers={
+                **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+                # A server that compresses holds tokens back, and what it sends has no bound.
+                "Accept-Encoding": "identity",
+            },
+            cookies=_NoCookies(),
+            event_hooks={"response": [_stay]},
             # The deadline of a request is one timer around all of it.
             timeout=None,
             limits=self._httpx.Limits(max_connections=None, max_keepalive_connections=None),
@@ -69,8 +80,8 @@ class HttpClient:
 
     @property
     def model(self) -> str:
-        """Name of the model that answers."""
-        return self._model
+        """Name of the model that answers, for people."""
+        return said(self._model)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -94,16 +105,17 @@ class HttpClient:
                 return await self._stream(content, watch)
         except TimeoutError:
             message = f"no whole answer within {self._manners.timeout_s:g} s"
-            return watch.stop(Problem(End.EXPIRED, "DEADLINE_EXCEEDED", message), counted=False)
+            return watch.stop(problem_of(End.EXPIRED, "DEADLINE_EXCEEDED", message), counted=False)
         except self._httpx.HTTPError as error:
-            message = f"{type(error).__name__}: {error}"
-            problem = Problem(End.FAILED, "CONNECTION", message)
+            problem = problem_of(End.FAILED, "CONNECTION", _words_of(error))
             if isinstance(error, self._httpx.ConnectError):
                 problem = _own_problem(error) or problem
             return watch.stop(problem, counted=False)
         except ValueError as error:
             message = f"the stream cannot be read: {error}"
-            return watch.stop(Problem(End.FAILED, "BAD_STREAM", message), counted=False)
+            return watch.stop(problem_of(End.FAILED, "BAD_STREAM", message), counted=False)
+        except Exception as error:  # whatever a library makes of an answer: the run goes on
+            return watch.stop(problem_of(End.FAILED, "BAD_ANSWER", _words_of(error)), counted=False)
 
     async def _stream(self, content: bytes, watch: Stopwatch) -> Answer:
         url = f"{self._base_url}/chat/completions"
@@ -120,16 +132,31 @@ class HttpClient:
     async def _first_model(self) -> str:
         url = f"{without_login(self._base_url)}/models"
         try:
-            response = await self._http.get(f"{self._base_url}/models", timeout=_MODELS_TIMEOUT_S)
-            response.raise_for_status()
-            return str(response.json()["data"][0]["id"])
-        except self._httpx.HTTPStatusError as error:
-            raise Unavailable(f"{url} answers {error.response.status_code}") from error
-        except self._httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
+            async with asyncio.timeout(_MODELS_TIMEOUT_S):
+                status, body = await self._models()
+        except TimeoutError as error:
+            reason = f"not within {_MODELS_TIMEOUT_S:g} s"
             raise Unavailable(f"{url} does not answer: {reason}") from error
-        except (ValueError, LookupError, TypeError) as error:
+        except Exception as error:  # whatever a library makes of an answer
+            reason = said(str(error)) or type(error).__name__
+            raise Unavailable(f"{url} does not answer: {reason}") from error
+        if not 200 <= status < 300:
+            raise Unavailable(f"{url} answers {status}")
+        try:
+            name = json.loads(body)["data"][0]["id"]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise ModelNotFound(f"{url} lists no model; choose one", field="--model") from error
+        if not isinstance(name, str) or not name:
+            raise ModelNotFound(f"{url} lists no model; choose one", field="--model")
+        return name
+
+    async def _models(self) -> tuple[int, bytes]:
+        request = self._http.build_request("GET", f"{self._base_url}/models")
+        response = await self._http.send(request, stream=True)
+        try:
+            return response.status_code, await _beginning(response, _MAX_MODELS_BYTES)
+        finally:
+            await response.aclose()
 
     def _body(self, question: Question) -> dict[str, Any]:
         parts: list[dict[str, Any]] = [
@@ -150,6 +177,18 @@ class HttpClient:
         return body
 
 
+class _NoCookies(CookieJar):
+    """Keeps none: the users that a client stands for do not know of each other's."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        """Leave them."""
+
+
+async def _stay(response: httpx.Response) -> None:
+    """Go nowhere else: the library would read where to, and fail at what is no address."""
+    response.headers.pop("Location", None)
+
+
 def without_login(url: str) -> str:
     """An address without user and password, for people."""
     parts = urlsplit(url)
@@ -163,13 +202,16 @@ def data_url(picture: bytes) -> str:
 
 
 async def _read(response: httpx.Response, watch: Stopwatch) -> Answer:
+    if coding := _coding(response):
+        message = f"the answer is compressed ({coding}), which nobody asked for"
+        return watch.stop(problem_of(End.FAILED, "NO_STREAM", message), counted=False)
     num_tokens: int | None = None
     is_whole = False
     has_pieces = False
     async for piece in _pieces(response):
         has_pieces = True
         if piece.error is not None:
-            return watch.stop(Problem(End.FAILED, "STREAM_ERROR", piece.error), counted=False)
+            return watch.stop(problem_of(End.FAILED, "STREAM_ERROR", piece.error), counted=False)
         if piece.text:
             watch.note(length=len(piece.text), total=piece.num_output_tokens)
         if piece.num_output_tokens is not None:
@@ -179,17 +221,18 @@ async def _read(response: httpx.Response, watch: Stopwatch) -> Answer:
             break
     if not is_whole:
         problem = _no_stream(response) if not has_pieces else None
-        problem = problem or Problem(End.FAILED, "TRUNCATED", "the answer broke off")
+        problem = problem or problem_of(End.FAILED, "TRUNCATED", "the answer broke off")
         return watch.stop(problem, num_tokens=num_tokens, counted=False)
     if not watch.has_begun:
         # Whatever the service counts: nobody got it.
         return watch.stop(NO_TOKEN, num_tokens=0)
-    return watch.stop(num_tokens=num_tokens, counted=False)
+    # Text came, so a count of none is no count.
+    return watch.stop(num_tokens=num_tokens or None, counted=False)
 
 
 async def _pieces(response: httpx.Response) -> AsyncIterator[Piece]:
     lines, events = LineReader(), EventReader()
-    async for data in response.aiter_bytes():
+    async for data in response.aiter_raw():
         for line in lines.feed(data):
             piece = events.feed(line)
             if piece is not None:
@@ -201,29 +244,50 @@ def _no_stream(response: httpx.Response) -> Problem | None:
 
     One that has events is read whatever it calls itself: some servers call theirs plain text.
     """
-    said = response.headers.get("content-type", "")
-    if said.partition(";")[0].strip().lower() == _EVENT_STREAM:
+    named = response.headers.get("content-type", "")
+    if named.partition(";")[0].strip().lower() == _EVENT_STREAM:
         return None
-    kind = f"content-type {said[:_MAX_TYPE_LENGTH]}" if said else "no content-type"
-    return Problem(End.FAILED, "NO_STREAM", f"the answer is no event stream ({kind})")
+    kind = f"content-type {said(named, _MAX_WORD_LENGTH)}" if named else "no content-type"
+    return problem_of(End.FAILED, "NO_STREAM", f"the answer is no event stream ({kind})")
 
 
 def _own_problem(error: Exception) -> Problem | None:
     number = own_limit(error)
     if number is None:
         return None
-    return Problem(None, f"CLIENT_{errno.errorcode[number]}", os.strerror(number))
+    return problem_of(None, f"CLIENT_{errno.errorcode[number]}", os.strerror(number))
 
 
 async def _refusal(response: httpx.Response) -> Problem:
-    body = await response.aread()
+    body = b"" if _coding(response) else await _beginning(response, _MAX_ERROR_BYTES)
     try:
         message = error_message(json.loads(body))
-    except ValueError:
-        message = body[:_MAX_ERROR_BYTES].decode(errors="replace")
+    except (ValueError, RecursionError):
+        message = body.decode(errors="replace")
     status = response.status_code
     end = End.REFUSED if status in _REFUSED else End.FAILED
-    return Problem(end, f"HTTP_{status}", message or response.reason_phrase)
+    return problem_of(end, f"HTTP_{status}", said(message) or response.reason_phrase)
+
+
+async def _beginning(response: httpx.Response, num_bytes: int) -> bytes:
+    """So much of a body, or all: what follows is not waited for, for it may have no end."""
+    found = bytearray()
+    async for data in response.aiter_raw():
+        found += data
+        if len(found) >= num_bytes:
+            break
+    return bytes(found[:num_bytes])
+
+
+def _coding(response: httpx.Response) -> str:
+    """How the body is compressed; empty if it is not."""
+    named = said(response.headers.get("content-encoding", ""), _MAX_WORD_LENGTH)
+    return "" if named.lower() == "identity" else named
+
+
+def _words_of(error: Exception) -> str:
+    words = str(error)
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _import_httpx() -> ModuleType:

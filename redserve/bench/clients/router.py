@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Self
 
-from redserve.bench.clients.base import NO_TOKEN, Stopwatch
+from redserve.bench.clients.base import NO_TOKEN, Stopwatch, problem_of
+from redserve.bench.foreign import count, said
 from redserve.bench.outcome import Problem
 from redserve.domain import FinishReason
 from redserve.errors import RedServeError
@@ -39,8 +40,8 @@ class GrpcClient:
 
     @property
     def model(self) -> str:
-        """Name of the model that answers."""
-        return self._model
+        """Name of the model that answers, for people."""
+        return said(self._model)
 
     async def __aenter__(self) -> Self:
         await self._router.__aenter__()
@@ -80,9 +81,9 @@ class GrpcClient:
                         finished = event
         except RedServeError as error:
             end = end_of(error.grpc_code, own_deadline=True)
-            return watch.stop(Problem(end, error.reason, str(error)))
+            return watch.stop(problem_of(end, error.reason, str(error)))
         if finished is None or finished.reason in (FinishReason.CANCELLED, FinishReason.ERROR):
             return watch.stop(Problem(End.FAILED, "TRUNCATED", "the answer broke off"))
         if not watch.has_begun:
             return watch.stop(NO_TOKEN, num_tokens=0)
-        return watch.stop(num_tokens=finished.usage.num_output_tokens or None)
+        return watch.stop(num_tokens=count(finished.usage.num_output_tokens) or None)
