@@ -246,25 +246,29 @@ def test_a_report_of_a_server_that_answers_with_a_depth(capsys: Output) -> None:
     assert "0 complete, 6 HTTP_500" in capsys.readouterr().out
 
 
-@pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
+def on_a_narrow_terminal(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> bytes:
     """What a terminal gets that knows ASCII only."""
     shown = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
-    return shown
+    # Only for the call: between the phases of a test pytest puts its own there.
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+        assert main(arguments) == 0
+        return shown.getvalue()
 
 
-def test_a_terminal_that_cannot_show_a_name(narrow: io.BytesIO) -> None:
+def test_a_terminal_that_cannot_show_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeOpenAi()
     server.models = ("猫",)
     with peer(server) as url:
-        assert main(["bench", "--url", url, *FAST]) == 0
-    assert narrow.getvalue().startswith(b"? at http")
+        shown = on_a_narrow_terminal(["bench", "--url", url, *FAST], monkeypatch)
+    assert shown.startswith(b"? at http")
 
 
-def test_a_terminal_that_cannot_show_an_answer(address: str, narrow: io.BytesIO) -> None:
-    assert main(["chat", "--address", address, "猫 again"]) == 0
-    assert narrow.getvalue().endswith(b": ? again \n")
+def test_a_terminal_that_cannot_show_an_answer(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = on_a_narrow_terminal(["chat", "--address", address, "猫 again"], monkeypatch)
+    assert shown.endswith(b": ? again \n")
 
 
 def test_a_client_that_may_open_few_files(
