@@ -196,7 +196,7 @@ def test_every_rule_is_evaluated(prometheus: Prometheus, run: Run) -> None:
     for rule in prometheus.rules():
         prometheus.query(rule["query"])
         if rule["type"] == "recording":
-            found = prometheus.query(rule["name"])
+            found = prometheus.query(rule["name"], run.end_s)
             promised = {one["metric"]["slo"] for one in found}
             assert promised == {one["name"] for one in PROMISES}, rule["name"]
     fired = [alert["labels"] for alert in prometheus.firing()]

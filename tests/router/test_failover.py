@@ -241,14 +241,14 @@ async def test_deadline_is_passed_on_and_ends_everything():
 
 
 async def test_default_deadline_tells_where_the_time_went():
-    async with cluster(request_timeout_s=0.5) as c:
+    async with cluster(request_timeout_s=2) as c:
         c.encoders[0].act = lambda *_: Hang()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await c.ask(question(picture("red"), picture("blue")))
         error = from_rpc_error(caught.value)
         assert isinstance(error, DeadlineExceeded)
         assert "2 of 2 images missing" in error.message
-        assert "0.5 s" in error.message
+        assert "within 2 s" in error.message
 
 
 async def test_limit_of_requests_in_flight():

@@ -135,3 +135,12 @@ def test_metrics_page_over_http_until_stopped():
         stop()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url, timeout=5)
+
+
+def test_a_wait_of_a_minute_in_the_queue_is_told_from_longer_ones() -> None:
+    """The times of whole requests have the same bounds: they are stacked and compared."""
+    metrics = RouterMetrics(registry := CollectorRegistry())
+    metrics.queue.observe(50.0)
+    below = registry.get_sample_value("redserve_queue_seconds_bucket", {"le": "80.0"})
+    assert below == 1
+    assert metrics.queue._upper_bounds == metrics.duration._upper_bounds

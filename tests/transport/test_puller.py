@@ -168,7 +168,7 @@ async def test_a_data_path_that_overruns_the_lease_is_not_trusted():
 async def test_the_own_deadline_is_no_corruption():
     world = World(pull_takes_s=5.0)
     with pytest.raises(DeadlineExceeded):
-        await world.pull(deadline_s=0.02)
+        await world.pull(deadline_s=0.2)
     assert world.calls.count("pull") == 1
     await until(lambda: world.calls[-1] == "release 7 False")
 
@@ -275,7 +275,7 @@ async def test_a_failed_pull_is_told_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(connections, "RELEASE_PAUSES_S", (0.001, 0.001))
     world = World(pull_takes_s=5.0, release_error=DeadlineExceeded("stopped"))
     with pytest.raises(DeadlineExceeded):
-        await world.pull(deadline_s=0.02)
+        await world.pull(deadline_s=0.2)
     await settled()
     assert releases(world) == ["release 7 False"] * 3
 
