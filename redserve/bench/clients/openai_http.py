@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from redserve.bench.clients.base import NO_TOKEN, Stopwatch, problem_of
-from redserve.bench.clients.events import EventReader, LineReader, error_message
+from redserve.bench.clients.bodies import (
+    EVENT_STREAM,
+    beginning,
+    coding_of,
+    no_stream,
+    refusal,
+)
+from redserve.bench.clients.events import EventReader, LineReader
 from redserve.bench.foreign import said
 from redserve.bench.pictures import media_type
 from redserve.bench.room import own_limit
@@ -33,12 +40,8 @@ if TYPE_CHECKING:
     from redserve.bench.outcome import Answer, Problem
     from redserve.bench.questions import Question
 
-_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 415, 422})
 _MODELS_TIMEOUT_S: Final = 10.0
 _MAX_MODELS_BYTES: Final = 2**22
-_MAX_ERROR_BYTES: Final = 2**16
-_MAX_WORD_LENGTH: Final = 100
-_EVENT_STREAM: Final = "text/event-stream"
 
 
 class HttpClient:
@@ -119,12 +122,12 @@ class HttpClient:
 
     async def _stream(self, content: bytes, watch: Stopwatch) -> Answer:
         url = f"{self._base_url}/chat/completions"
-        headers = {"Content-Type": "application/json", "Accept": _EVENT_STREAM}
+        headers = {"Content-Type": "application/json", "Accept": EVENT_STREAM}
         request = self._http.build_request("POST", url, content=content, headers=headers)
         response = await self._http.send(request, stream=True)
         try:
             if response.status_code != 200:
-                return watch.stop(await _refusal(response), counted=False)
+                return watch.stop(await refusal(response), counted=False)
             return await _read(response, watch)
         finally:
             await response.aclose()
@@ -154,7 +157,7 @@ class HttpClient:
         request = self._http.build_request("GET", f"{self._base_url}/models")
         response = await self._http.send(request, stream=True)
         try:
-            return response.status_code, await _beginning(response, _MAX_MODELS_BYTES)
+            return response.status_code, await beginning(response, _MAX_MODELS_BYTES)
         finally:
             await response.aclose()
 
@@ -202,7 +205,7 @@ def data_url(picture: bytes) -> str:
 
 
 async def _read(response: httpx.Response, watch: Stopwatch) -> Answer:
-    if coding := _coding(response):
+    if coding := coding_of(response):
         message = f"the answer is compressed ({coding}), which nobody asked for"
         return watch.stop(problem_of(End.FAILED, "NO_STREAM", message), counted=False)
     num_tokens: int | None = None
@@ -220,7 +223,7 @@ async def _read(response: httpx.Response, watch: Stopwatch) -> Answer:
         if piece.is_last:
             break
     if not is_whole:
-        problem = _no_stream(response) if not has_pieces else None
+        problem = no_stream(response) if not has_pieces else None
         problem = problem or problem_of(End.FAILED, "TRUNCATED", "the answer broke off")
         return watch.stop(problem, num_tokens=num_tokens, counted=False)
     if not watch.has_begun:
@@ -239,50 +242,11 @@ async def _pieces(response: httpx.Response) -> AsyncIterator[Piece]:
                 yield piece
 
 
-def _no_stream(response: httpx.Response) -> Problem | None:
-    """Of an answer without one event: whether it was ever meant as a stream of them.
-
-    One that has events is read whatever it calls itself: some servers call theirs plain text.
-    """
-    named = response.headers.get("content-type", "")
-    if named.partition(";")[0].strip().lower() == _EVENT_STREAM:
-        return None
-    kind = f"content-type {said(named, _MAX_WORD_LENGTH)}" if named else "no content-type"
-    return problem_of(End.FAILED, "NO_STREAM", f"the answer is no event stream ({kind})")
-
-
 def _own_problem(error: Exception) -> Problem | None:
     number = own_limit(error)
     if number is None:
         return None
     return problem_of(None, f"CLIENT_{errno.errorcode[number]}", os.strerror(number))
-
-
-async def _refusal(response: httpx.Response) -> Problem:
-    body = b"" if _coding(response) else await _beginning(response, _MAX_ERROR_BYTES)
-    try:
-        message = error_message(json.loads(body))
-    except (ValueError, RecursionError):
-        message = body.decode(errors="replace")
-    status = response.status_code
-    end = End.REFUSED if status in _REFUSED else End.FAILED
-    return problem_of(end, f"HTTP_{status}", said(message) or response.reason_phrase)
-
-
-async def _beginning(response: httpx.Response, num_bytes: int) -> bytes:
-    """So much of a body, or all: what follows is not waited for, for it may have no end."""
-    found = bytearray()
-    async for data in response.aiter_raw():
-        found += data
-        if len(found) >= num_bytes:
-            break
-    return bytes(found[:num_bytes])
-
-
-def _coding(response: httpx.Response) -> str:
-    """How the body is compressed; empty if it is not."""
-    named = said(response.headers.get("content-encoding", ""), _MAX_WORD_LENGTH)
-    return "" if named.lower() == "identity" else named
 
 
 def _words_of(error: Exception) -> str:
