@@ -113,21 +113,15 @@ class Puller:
         started = time.perf_counter()
         job = _Job(tensor_key, destination, ends_at)
         try:
-            try:
-                await self._attempt(producer, job)
-            except _StillLanding:
-                raise  # not into the same room: the first attempt may still write there
-            except CorruptTransfer as error:
-                self._count(error, producer)
-                log.warning(
-                    "corrupt transfer, once more", producer=producer.incarnation, why=str(error)
-                )
-                await self._attempt(producer, job)
-        except RedServeError as error:
-            self._count(error, producer)
-            raise
+            kind = await self._attempt(producer, job)
+        except _StillLanding:
+            raise  # not into the same room: the first attempt may still write there
+        except CorruptTransfer as error:
+            log.warning(
+                "corrupt transfer, once more", producer=producer.incarnation, why=str(error)
+            )
+            kind = await self._attempt(producer, job)
         if self._metrics is not None:
-            kind = self.transport_to(producer)
             self._metrics.pull.labels(transport=kind).observe(time.perf_counter() - started)
             moved = self._metrics.moved_bytes.labels(transport=kind, direction="in")
             moved.inc(destination.num_bytes)
@@ -165,20 +159,31 @@ class Puller:
         if not await self._transport.close(CLOSE_TIMEOUT_S):
             log.warning("transfers were still in flight at close", transport=self.transport)
 
-    async def _attempt(self, peer: PeerInfo, job: _Job) -> None:
-        loop = asyncio.get_running_loop()
-        with self._connections.use(peer) as connection:
-            asked_at = loop.time()
-            descriptor = await self._prepare(connection, job)
-            lease_ends_at = asked_at + descriptor.ttl_s  # by our clock, and on the safe side
-            try:
-                _check(descriptor, peer, job.destination)
-                await self._move(descriptor, job, lease_ends_at)
-                await _verify(descriptor, job.destination, lease_ends_at)
-            except BaseException:
-                connection.release_later(descriptor.lease_id)
-                raise
-            await self._confirm(connection, descriptor, job)
+    async def _attempt(self, peer: PeerInfo, job: _Job) -> str:
+        """Returns the data path that brought the tensor; counts what fails by the one tried."""
+        kind = self.transport_to(peer)
+        try:
+            with self._connections.use(peer) as connection:
+                kind = self.transport_to(peer)
+                await self._read(connection, job)
+                return self.transport_to(peer)  # may be another one: see `EitherTransport`
+        except RedServeError as error:
+            if self._metrics is not None:
+                self._metrics.errors.labels(transport=kind, reason=error.reason).inc()
+            raise
+
+    async def _read(self, connection: Connection, job: _Job) -> None:
+        asked_at = asyncio.get_running_loop().time()
+        descriptor = await self._prepare(connection, job)
+        lease_ends_at = asked_at + descriptor.ttl_s  # by our clock, and on the safe side
+        try:
+            _check(descriptor, connection.peer, job.destination)
+            await self._move(descriptor, job, lease_ends_at)
+            await _verify(descriptor, job.destination, lease_ends_at)
+        except BaseException:
+            connection.release_later(descriptor.lease_id)
+            raise
+        await self._confirm(connection, descriptor, job)
 
     async def _prepare(self, connection: Connection, job: _Job) -> Descriptor:
         peer = connection.peer
@@ -254,11 +259,6 @@ class Puller:
         else:
             if not held:
                 raise CorruptTransfer("the lease had ended when the tensor was released")
-
-    def _count(self, error: RedServeError, peer: PeerInfo) -> None:
-        if self._metrics is not None:
-            kind = self.transport_to(peer)
-            self._metrics.errors.labels(transport=kind, reason=error.reason).inc()
 
 
 def _left(job: _Job) -> float:

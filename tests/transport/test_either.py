@@ -215,6 +215,9 @@ async def test_metrics_of_a_process_tell_that_it_fell_back_although_it_has_rdma(
             with pytest.raises(PeerLost):
                 await puller.pull(peer, "k", destination, 5)
             assert metric("redserve_transport_fallbacks_total") == 0
+            for kind, num_failed in (("rdma", 1), ("grpc", 0)):
+                errors = {"transport": kind, "reason": "PEER_LOST"}
+                assert metric("redserve_transport_errors_total", **errors) == num_failed
         await puller.pull(peer, "k", destination, 5)
         assert bytes(destination.view) == bytes(data)
         assert metric("redserve_transport_fallbacks_total") == 1
