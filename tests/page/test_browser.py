@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
@@ -9,14 +10,25 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 
+from redserve.telemetry.figures import duration
 from tests.page.asking import CIRCLE, DIGIT, QUESTION, STAR, answer_greedily, ask, new
 from tests.page.chromium import DESKTOP, NARROW_PHONE, PHONE, SOON_MS, open_tab
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, FilePayload
+    from playwright.sync_api import Browser, FilePayload, Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
+PARTS = {
+    "preprocess": "prepare",
+    "queue": "wait",
+    "encode_exposed": "encode, exposed",
+    "encode_hidden": "encode, hidden",
+    "transport_exposed": "transport, exposed",
+    "prefill": "prefill",
+    "lost": "engine lost",
+}
+"""What the page calls the parts of the time to first token."""
 LONG_QUESTION = f"what is in image 1, {'and what is beside it, ' * 3}{'o' * 80}h?"
 WATCH = """() => {
     window.seen = [];
@@ -32,6 +44,12 @@ WATCH = """() => {
         });
     }).observe(svg, { childList: true });
 }"""
+
+
+def events(stream: str) -> list[dict[str, Any]]:
+    """Of an answer as it came: its JSON."""
+    lines = (line.removeprefix("data: ") for line in stream.splitlines())
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def by_api(url: str, files: list[tuple[str, str, bytes]], text: str) -> str:
@@ -116,6 +134,37 @@ def test_numbers_stand_beside_promises_and_the_service_counts(browser: Browser, 
         assert promises["first-token"][4] == "100 %"
         assert promises["whole-answer"][4] == "0 %"
         assert "99.999 %" in promises["available"]
+
+
+def test_numbers_are_those_that_the_router_tells(browser: Browser, url: str) -> None:
+    def tell(route: Route) -> None:
+        facts = route.fetch().json()
+        for latency in facts["latencies"].values():
+            latency.update(p50_s=1.111, p95_s=2.222, p99_s=3.333, count=9)
+        route.fulfill(json=facts)
+
+    with open_tab(browser, url) as tab:
+        tab.page.route("**/playground/facts", tell)
+        tab.page.reload()
+        tab.drop(new(STAR, DIGIT))
+        answer_greedily(tab)
+        with tab.page.expect_response("**/v1/chat/completions") as response:
+            ask(tab)
+        (timeline,) = (
+            event["redserve"]["timeline"]
+            for event in events(response.value.text())
+            if "timeline" in event.get("redserve", {})
+        )
+        shown = tab.page.locator("#parts li").all_inner_texts()
+        told = timeline["first_token_parts_ns"]
+        assert told["encode_hidden"] > 0
+        assert told["encode_exposed"] > 0
+        expected = [
+            f"{label} {duration(told[part] / 1e9)}" for part, label in PARTS.items() if told[part]
+        ]
+        assert [one.rsplit(" ", 2)[0] for one in shown] == expected  # their shares follow
+        medians = tab.page.locator("#numbers-body td:last-child").all_inner_texts()
+        assert set(medians) == {"1.111 s"}
 
 
 def test_the_service_judges_not_the_page(browser: Browser, url: str) -> None:
