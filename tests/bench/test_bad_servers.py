@@ -75,8 +75,9 @@ async def problem_with(answer: bytes, endless: bytes = b"") -> Problem:
         ),
         (head("503 \x1b[31m", "content-length: 0"), "HTTP_503", "\ufffd[31m"),
         (whole(b"\xff\x1b\xed\xa0\x80 no", "500 X"), "HTTP_500", "\ufffd" * 5 + " no"),
+        (whole(b" \r\n\t", "500 X"), "HTTP_500", "X"),
     ],
-    ids=["error", "in the stream", "content type", "status line", "invalid UTF-8"],
+    ids=["error", "in the stream", "content type", "status line", "invalid UTF-8", "blanks"],
 )
 async def test_words_of_a_server_can_be_shown(answer: bytes, reason: str, message: str):
     problem = await problem_with(answer)
@@ -235,7 +236,7 @@ async def test_nobody_follows_a_server_elsewhere(location: str):
         await ask(RawServer(models=answer))
 
 
-async def test_no_cookie_is_kept():
+async def test_no_cookie_is_kept_and_nothing_compressed_is_asked_for():
     body = "".join((text("a", "stop"), DONE)).encode()
     server = RawServer(
         head("200 OK", "set-cookie: a=b; max-age=" + "9" * 99, f"content-length: {len(body)}")
@@ -244,7 +245,10 @@ async def test_no_cookie_is_kept():
     async with server.running() as url, HttpClient(url, Manners()) as client:
         for _ in range(2):
             assert (await client.ask(QUESTION)).problem is None
-    assert [asked for asked in server.asked if b"cookie" in asked.lower()] == []
+    assert len(server.asked) == 2
+    for asked in server.asked:
+        assert b"cookie" not in asked.lower()
+        assert b"\r\naccept-encoding: identity\r\n" in asked.lower()
 
 
 async def test_what_a_library_makes_of_an_answer_does_not_end_the_run(
@@ -257,6 +261,15 @@ async def test_what_a_library_makes_of_an_answer_does_not_end_the_run(
     problem = await problem_with(stream(text("a", "stop"), DONE))
     assert (problem.end, problem.reason) == (End.FAILED, "BAD_ANSWER")
     assert problem.message == "AssertionError: a bug \ufffd[2J"
+
+
+async def test_what_a_library_makes_of_a_list_of_models_is_told(monkeypatch: pytest.MonkeyPatch):
+    async def fail(_response: object, _num_bytes: int) -> bytes:
+        raise AssertionError("a bug \x1b[2J")
+
+    monkeypatch.setattr(openai_http, "beginning", fail)
+    with pytest.raises(Unavailable, match="does not answer: a bug \ufffd\\[2J"):
+        await ask(RawServer())
 
 
 @pytest.mark.parametrize(
