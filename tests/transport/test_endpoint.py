@@ -11,7 +11,7 @@ import pytest
 
 from redserve.transport.base import Descriptor, PeerInfo
 from redserve.transport.buffer import Segment
-from redserve.transport.nixl import endpoint as module
+from redserve.transport.nixl import peers
 from redserve.transport.nixl.endpoint import Endpoint
 from redserve.transport.nixl.library import (
     Agent,
@@ -205,7 +205,7 @@ async def test_one_that_breaks_when_nobody_waits_is_disconnected_too(
 async def test_of_those_that_are_forgotten_some_stay_connected(
     endpoint: Endpoint, record: Record, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "MAX_PARKED", 2)
+    monkeypatch.setattr(peers, "MAX_PARKED", 2)
     for name in "abc":
         assert await read(endpoint, pool, name) is None
         endpoint.forget(name)

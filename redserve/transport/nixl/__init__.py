@@ -2,6 +2,7 @@
 
     library     the bindings, and the only place that knows them
     rdma        whether this process can do RDMA, and what is missing if not
+    peers       who is connected, and who not any more
     reads       one pull: which transfers are under way, and when the last byte has landed
     endpoint    the thread that owns the agent
     transport   `Transport` on an endpoint

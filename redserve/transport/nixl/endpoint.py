@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 from redserve.telemetry.log import get_logger
 from redserve.transport.cutting import transfers
 from redserve.transport.nixl.inbox import Inbox
-from redserve.transport.nixl.library import Agent, AgentError, ForeignMetadata, NoWay, Peer
+from redserve.transport.nixl.library import Agent, AgentError, NoWay, Peer
+from redserve.transport.nixl.peers import Peers
 from redserve.transport.nixl.reads import Read
 
 if TYPE_CHECKING:
@@ -36,12 +37,6 @@ _PATIENCE: Final = 20.0
 _CLOSE_TIMEOUT_S: Final = 5.0
 _START_TIMEOUT_S: Final = 30.0
 """UCX looks for a free port of its range for ever."""
-_AVOID_S: Final = 5.0
-"""How long a peer that could not be reached is not tried again: UCX connects in the agent's thread,
-and everybody else's reads wait for it."""
-MAX_PARKED: Final = 256
-"""Peers that stay connected although they were forgotten, in case they come back."""
-
 _OPEN: set[Endpoint] = set()
 """Endpoints that were not closed, or could not be: their agents live until the process ends."""
 
@@ -87,12 +82,6 @@ class Endpoint:
         self._make_agent = partial(make_agent, serves=serves)
         self._calls = Inbox()
         self._reads: list[Read] = []
-        self._peers: dict[str, bytes] = {}  # metadata by name
-        self._going: set[str] = set()  # of these: to be forgotten with the last read from them
-        self._parked: dict[str, None] = {}  # of these: forgotten, oldest first
-        self._broken: set[str] = set()  # of these: a read from them has failed
-        # By name and metadata: until when, and why.
-        self._unreachable: dict[tuple[str, bytes], tuple[float, NoWay]] = {}
         self.serves = serves
         self.closing = False
         self._over = threading.Event()
@@ -180,17 +169,17 @@ class Endpoint:
         finally:
             started.set()
         self._agent = agent
+        self._peers = Peers(agent)
         moved_at = time.monotonic()
         while not self.closing or self._reads:
             if self._call_next(moved_at) | self._step():
                 moved_at = time.monotonic()
-        for name in tuple(self._peers):
-            self._remove(name)
+        self._peers.remove_all()
         try:
             agent.close()
         except AgentError as error:
             log.warning("the agent did not close well", why=str(error))
-        del self._agent, agent
+        del self._agent, self._peers, agent
         self._over.set()
 
     def _call_next(self, moved_at: float) -> bool:
@@ -231,47 +220,15 @@ class Endpoint:
         if read.abandoned:  # while others were connected to
             read.fail(PeerGivenUp("nobody waits for it any more"))
             return
-        avoided_until, why = self._unreachable.get((name, metadata), (0.0, None))
-        if why is not None and time.monotonic() < avoided_until:
-            read.fail(why)
-            return
-        if self._is_broken(name):
+        is_read = [other for other in self._reads if other is not read and other.peer.name == name]
+        if self._peers.is_broken(name) or any(other.broken for other in is_read):
             # It would break as well, and keep what is broken from being cleared away.
             read.fail(PeerGivenUp(f"the connection to {name} broke a moment ago"))
             return
-        if self._peers.get(name, metadata) != metadata:
-            try:
-                self._replace(read, metadata)
-            except ForeignMetadata as error:
-                read.fail(error)
-                return
-        self._going.discard(name)
-        self._parked.pop(name, None)
-        if name not in self._peers:
-            try:
-                self._agent.add_peer(read.peer, metadata)
-            except NoWay as error:
-                if not isinstance(error, ForeignMetadata):
-                    self._avoid(name, metadata, error)
-                read.fail(error)
-                return
-            self._unreachable.pop((name, metadata), None)
-            self._peers[name] = metadata
-
-    def _replace(self, read: Read, metadata: bytes) -> None:
-        """Two say to be the same peer: the one that nobody reads from may go."""
-        name = read.peer.name
-        self._agent.check_metadata(name, metadata)
-        if any(other.peer.name == name for other in self._reads if other is not read):
-            raise ForeignMetadata(f"somebody else is read from as {name}")
-        self._remove(name)
-
-    def _avoid(self, name: str, metadata: bytes, why: NoWay) -> None:
-        now = time.monotonic()
-        for other, (until, _) in tuple(self._unreachable.items()):
-            if until <= now:
-                del self._unreachable[other]
-        self._unreachable[name, metadata] = (now + _AVOID_S, why)
+        try:
+            self._peers.connect(read.peer, metadata, in_use=bool(is_read))
+        except NoWay as error:
+            read.fail(error)
 
     def _end(self, read: Read) -> None:
         self._reads.remove(read)
@@ -282,44 +239,21 @@ class Endpoint:
         read.report()
         name = read.peer.name
         if read.broken:
-            self._broken.add(name)
-        if name in self._going or name in self._broken:
-            self._part_if_quiet(name)
-
-    def _is_broken(self, name: str) -> bool:
-        if name in self._broken:
-            return True
-        return any(read.broken for read in self._reads if read.peer.name == name)
+            self._peers.broke(name)
+        self._look_whether_left(name)
 
     def _forget(self, name: str) -> None:
         if name not in self._peers:
             return
-        self._going.add(name)
+        self._peers.forget(name)
         for read in self._reads:
             if read.peer.name == name:
                 read.fail(PeerGivenUp(f"{name} was given up"))
-        self._part_if_quiet(name)
+        self._look_whether_left(name)
 
-    def _part_if_quiet(self, name: str) -> None:
-        if any(read.peer.name == name for read in self._reads):
-            return
-        self._going.discard(name)
-        if name in self._broken:
-            self._remove(name)
-            return
-        self._parked[name] = None
-        if len(self._parked) > MAX_PARKED:
-            self._remove(next(iter(self._parked)))
-
-    def _remove(self, name: str) -> None:
-        self._peers.pop(name, None)
-        self._going.discard(name)
-        self._broken.discard(name)
-        self._parked.pop(name, None)
-        try:
-            self._agent.remove_peer(name)
-        except AgentError as error:
-            log.warning("a peer was not removed well", peer=name, why=str(error))
+    def _look_whether_left(self, name: str) -> None:
+        if not any(read.peer.name == name for read in self._reads):
+            self._peers.left(name)
 
     def _close(self) -> None:
         self.closing = True
