@@ -8,7 +8,6 @@ pictures   pictures that no cache has seen
 numbers    ranges that a command line names
 pace       tokens that came with the first piece
 outcome    what one request brought
-foreign    what others say -> what is safe to show, and to count with
 quantiles  nearest rank
 summary    outcomes -> figures, goodput and attainment included
 tables     figures -> rows, for the terminal and the report

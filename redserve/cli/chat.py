@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from redserve.bench.foreign import printable as printable
 from redserve.cli.common import add_target, read_image, router_address, show_what_can_be_shown
 from redserve.cli.trace import draw
 from redserve.errors import ConfigError, RedServeError
+from redserve.telemetry.foreign import printable
 from redserve.wire.router_client import (
     AnswerFinished,
     AnswerText,

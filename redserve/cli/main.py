@@ -22,6 +22,7 @@ from redserve.errors import (
     RedServeError,
     UnsupportedModel,
 )
+from redserve.telemetry.foreign import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status_code: int = arguments.run(arguments)
         sys.stdout.flush()
     except RedServeError as error:
-        print(f"redserve: {error}", file=sys.stderr)
+        print(f"redserve: {printable(str(error))}", file=sys.stderr)
         return WRONG if isinstance(error, _USAGE_ERRORS) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -7,5 +7,6 @@ intervals        union, intersection and length of intervals
 render           a timeline as text and as a Chrome trace
 log              structured logs on stderr, without request content
 figures          numbers as people read them
+foreign          what others say -> what is safe to show, and to count with
 metrics          the Prometheus metrics of each service, and /metrics
 """

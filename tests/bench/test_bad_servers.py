@@ -12,10 +12,10 @@ from redserve.bench.clients import openai_http
 from redserve.bench.clients.base import Manners
 from redserve.bench.clients.events import MAX_EVENT_LENGTH, EventReader, LineReader
 from redserve.bench.clients.openai_http import HttpClient
-from redserve.bench.foreign import MAX_SAID
 from redserve.bench.questions import Question
 from redserve.errors import ModelNotFound, Unavailable
 from redserve.slo import End
+from redserve.telemetry.foreign import MAX_SAID
 from tests.bench.fake_openai import DONE, event, text, usage
 from tests.bench.raw_server import MAX_SENT, RawServer, head, whole
 

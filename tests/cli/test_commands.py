@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from redserve import __version__
-from redserve.cli.chat import Conversation, printable
+from redserve.cli.chat import Conversation
 from redserve.cli.main import main
 from redserve.cli.pool_tables import pair_table, replica_table
 from redserve.local.state import ProcessState, ServiceState, hold
@@ -123,8 +123,9 @@ def test_a_conversation(
     assert last.messages[1].parts[0].text == "1 pictures, 1 messages: one "
 
 
-def test_answers_cannot_command_the_terminal() -> None:
-    assert printable("a\x1b[2Jb\r\n\tc\x07 ü 猫 🐈") == "a\ufffd[2Jb\ufffd\n\tc\ufffd ü 猫 🐈"
+def test_answers_cannot_command_the_terminal(address: str, capsys: Output) -> None:
+    assert main(["chat", "--address", address, "a\x1b[2Jb\r\n\tc\x07 ü 猫 🐈"]) == 0
+    assert "a\ufffd[2Jb\ufffd\n\tc\ufffd ü 猫 🐈" in capsys.readouterr().out
 
 
 async def test_an_answer_that_is_stopped_is_cancelled_at_the_router() -> None:

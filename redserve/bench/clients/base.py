@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from redserve.bench.foreign import said
 from redserve.bench.outcome import Answer, Problem
 from redserve.bench.pace import Pieces, tokens_of_first
 from redserve.slo import End
+from redserve.telemetry.foreign import said
 
 if TYPE_CHECKING:
     from redserve.bench.questions import Question

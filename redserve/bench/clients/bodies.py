@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from redserve.bench.clients.base import problem_of
 from redserve.bench.clients.events import error_message
-from redserve.bench.foreign import said
 from redserve.slo import End
+from redserve.telemetry.foreign import said
 
 if TYPE_CHECKING:
     import httpx

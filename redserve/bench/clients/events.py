@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redserve.bench.foreign import count
+from redserve.telemetry.foreign import count
 
 MAX_EVENT_LENGTH: Final = 2**20
 """Characters of one event, at most: a whole answer fits, and a stream without an end does not."""

@@ -23,11 +23,11 @@ from redserve.bench.clients.bodies import (
     refusal,
 )
 from redserve.bench.clients.events import EventReader, LineReader
-from redserve.bench.foreign import said
 from redserve.bench.pictures import media_type
 from redserve.bench.room import own_limit
 from redserve.errors import ConfigError, ModelNotFound, Unavailable
 from redserve.slo import End
+from redserve.telemetry.foreign import said
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

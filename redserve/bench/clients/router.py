@@ -6,11 +6,11 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Self
 
 from redserve.bench.clients.base import NO_TOKEN, Stopwatch, problem_of
-from redserve.bench.foreign import count, said
 from redserve.bench.outcome import Problem
 from redserve.domain import FinishReason
 from redserve.errors import RedServeError
 from redserve.slo import End, end_of
+from redserve.telemetry.foreign import count, said
 from redserve.wire.router_client import (
     AnswerFinished,
     AnswerText,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redserve.bench.foreign import MAX_COUNT, MAX_SAID, count, printable, said
+from redserve.telemetry.foreign import MAX_COUNT, MAX_SAID, count, printable, said
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))
 
