@@ -201,7 +201,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
     return Options(
         url=arguments.url or "",
         address=address,
-        api_key=_read(key_file).strip() if key_file is not None else "",
+        api_key=_key(key_file) if key_file is not None else "",
         plan=Plan(
             rate_per_s=arguments.rate,
             concurrency=arguments.concurrency,
@@ -263,8 +263,13 @@ def _picture(path: Path) -> bytes:
     return data
 
 
-def _read(path: Path) -> str:
+def _key(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        key = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read", field="--api-key-file") from error
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"{path} is no key: it may have one line of printable ASCII", field="--api-key-file"
+        )
+    return key

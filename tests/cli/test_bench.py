@@ -343,6 +343,14 @@ def test_files_that_cannot_be_used(address: str, tmp_path: Path, capsys: Output)
         assert str(tmp_path) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("key", ["k\u00e9", "two\nlines", "\x1b[2J"])
+def test_what_is_no_key(key: str, tmp_path: Path, capsys: Output) -> None:
+    file = tmp_path / "key"
+    file.write_text(key)
+    assert main(["bench", "--url", "http://127.0.0.1:1", f"--api-key-file={file}"]) == 2
+    assert "--api-key-file" in capsys.readouterr().err
+
+
 def test_base_addresses() -> None:
     assert base_url("http://127.0.0.1:8000") == "http://127.0.0.1:8000/v1"
     assert base_url("https://a.example/api/v1/") == "https://a.example/api/v1"
