@@ -16,11 +16,14 @@ from redserve.telemetry.timeline import Bar, Timeline, overlap_ratio
 from redserve.telemetry.tracing import NO_ORIGIN
 from redserve.telemetry.transport_times import transport_times
 from redserve.wire.types import timeline_from_proto
+from redserve_router.dispatch import dispatcher
 from redserve_router.dispatch.accounts import close_accounts, note_first_token
+from redserve_router.dispatch.item_state import Outcome
 from redserve_router.ledger import Ledger
 from redserve_router.timelines import TimelineStore
 from tests.router import fake_llm
 from tests.router.cluster import cluster, picture, question
+from tests.router.fake_encoder import Hang
 
 RECEIVED_S = 1_000
 
@@ -188,3 +191,38 @@ async def test_an_engine_with_another_clock_makes_no_queue_of_an_hour(
         queued_s = c.router.registry.get_sample_value(QUEUED)
         assert queued_s is not None
         assert (queued_s == 0) if ahead_s < 0 else (0 < queued_s <= took_s)
+
+
+async def test_of_those_that_wait_the_oldest_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with cluster() as c:
+        c.encoders[0].act = lambda *_: Hang()  # no engine can begin
+        calls, asked_ns = [], []
+        for colour in ("red", "blue"):
+            asked_ns.append(now_ns())
+            call = c.stub.Generate(question(picture(colour)))
+            assert (await call.read()).HasField("started")
+            calls.append(call)
+        looked_ns = now_ns()
+        monkeypatch.setattr(dispatcher, "now_ns", lambda: looked_ns)
+        age_s = c.router.registry.get_sample_value("redserve_queue_oldest_seconds")
+        assert age_s is not None
+        assert (looked_ns - asked_ns[1]) / 1e9 <= age_s <= (looked_ns - asked_ns[0]) / 1e9
+        for call in calls:
+            call.cancel()
+
+
+async def test_an_image_whose_client_left_has_not_failed() -> None:
+    async with cluster() as c:
+        encoder = c.encoders[0]
+        encoder.act = lambda *_: Hang()
+        call = c.stub.Generate(question(picture()))
+        assert (await call.read()).HasField("started")
+        await encoder.journal.wait_count("encode", 1)
+        call.cancel()
+        await encoder.journal.wait_count("cancel", 1)  # the last that is done for it
+        value = c.router.registry.get_sample_value
+        assert value("redserve_requests_total", {"code": "CANCELLED"}) == 1
+        outcomes = {
+            one.value: value("redserve_items_total", {"outcome": one.value}) for one in Outcome
+        }
+        assert outcomes == dict.fromkeys(outcomes, 0)

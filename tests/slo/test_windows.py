@@ -115,6 +115,8 @@ def test_a_long_window_is_kept_in_few_pieces():
         board.note(hour * 3600.0, Ended(End.COMPLETE, 1.0))
     (standing,) = board.standings(40 * 86400.0)
     assert 24 * 28 - 2 <= standing.window.good <= 24 * 28 + 2
+    (record,) = board._records
+    assert len(record._coarse._buckets) <= 514
 
 
 def test_traffic_is_a_rate_over_what_was_seen():
