@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from redserve.errors import PeerLost
+from redserve.errors import DeadlineExceeded, PeerLost
 from redserve.scheduling import FixedBudget, Scheduler, SchedulerConfig
 from redserve.telemetry.metrics.llm import LLMMetrics
 from redserve.transport.base import PeerInfo
@@ -24,6 +24,7 @@ from redserve_llm.load import LoadBoard
 from redserve_llm.notices import Delta, Ended
 from redserve_llm.pulls import MAX_PULLS
 from tests.llm.service import SHAPE, TIMEOUT_S, Question, question, vocabulary
+from tests.support.virtual_time import in_virtual_time, now_s, until_s
 
 if TYPE_CHECKING:
     from redserve.transport.pool import Region
@@ -70,14 +71,33 @@ class FakePuller:
             self.quarantine.pop().unhold()
 
 
+class HangingPuller(FakePuller):
+    """Waits for no longer than it may, as a real one does."""
+
+    async def pull(self, peer: PeerInfo, key: str, region: Region, deadline_s: float) -> None:
+        try:
+            async with asyncio.timeout(deadline_s):
+                await super().pull(peer, key, region, deadline_s)
+        except TimeoutError:
+            raise DeadlineExceeded("no bytes came") from None
+
+
 class World:
     """Engine, arena and hub in one thread, and a router that sends items again when asked."""
 
-    def __init__(self, seed: int, *, arena_items: int, num_blocks: int, overlap: bool) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        arena_items: int,
+        num_blocks: int,
+        overlap: bool = True,
+        hanging: bool = False,
+    ) -> None:
         self.random = random.Random(seed)
         self.pool = Pool(arena_items * SHAPE.num_bytes(4, "float32"))
         self.hub = Hub(asyncio.get_running_loop(), LoadBoard(lambda: self.pool.used_bytes))
-        self.puller = FakePuller()
+        self.puller = HangingPuller() if hanging else FakePuller()
         metrics = LLMMetrics(CollectorRegistry())
         self.scheduler = Scheduler(
             SchedulerConfig(num_blocks=num_blocks, block_size=4, reserve_ratio=0.0),
@@ -106,10 +126,10 @@ class World:
         self.attempts: dict[tuple[str, int], int] = {}
         self.open: dict[str, tuple[Question, asyncio.Queue[Any], list[int]]] = {}
 
-    def ask(self, asked: Question) -> None:
+    def ask(self, asked: Question, deadline: float | None = None) -> None:
         admission = self.engine.add(asked.request)
         queue = self.hub.open(asked.request.key)
-        self.arena.open(asked.request, admission.needed_items, None)
+        self.arena.open(asked.request, admission.needed_items, deadline)
         self.open[asked.request.key.request_id] = (asked, queue, [])
         for index in admission.needed_items:
             self.send(asked, index)
@@ -210,3 +230,36 @@ async def test_shutdown_frees_everything() -> None:
     for region in world.puller.quarantine:
         region.unhold()
     assert world.pool.used_bytes == 0
+
+
+async def hang(deadline: float | None, given_up_at: float) -> tuple[World, Question]:
+    """A request whose only item hangs, up to when it is asked for again."""
+    world = World(0, arena_items=2, num_blocks=20, hanging=True)
+    world.ask(asked := question("r", 1), deadline)
+    _, queue, _ = world.open["r"]
+    world.announce()
+    await until_s(given_up_at - 0.1)
+    assert world.puller.under_way
+    assert queue.empty()
+    needed = await queue.get()
+    assert now_s() == pytest.approx(given_up_at)
+    assert needed == ItemNeeded(0, lost_attempt=1, why="deadline exceeded")
+    assert not world.puller.under_way
+    return world, asked
+
+
+@pytest.mark.parametrize("deadline", [None, 3600.0])
+@in_virtual_time
+async def test_a_pull_that_hangs_is_given_up_and_its_item_asked_for_again(
+    deadline: float | None,
+) -> None:
+    """The request lives much longer: another encoder can be asked."""
+    world, asked = await hang(deadline, given_up_at=10.0)
+    world.send(asked, 0)
+    await world.run([], failures=0.0, aborts=0.0)
+    await world.check_nothing_is_left()
+
+
+@in_virtual_time
+async def test_no_pull_goes_on_when_its_request_is_over() -> None:
+    await hang(4.0, given_up_at=4.0)
