@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -16,7 +17,7 @@ from redserve.transport.either import FAIR_S, EitherTransport
 from redserve.transport.nixl.library import version
 from redserve.transport.nixl.transport import NixlTransport
 from redserve.transport.pool import Pool
-from tests.transport.links import linked, make_link, payload
+from tests.transport.links import linked, make_link, payload, until
 
 FAST = PeerInfo("p-1", "nixl", "there")
 LEASE = Descriptor("p-1", (Segment(0, 10),), 1, 30.0, None)
@@ -31,6 +32,8 @@ class Way:
         errors: Of the next pulls; None is a success, and so is everything after the last.
         num_pulls: How many were made.
         peers: Who is known.
+        refuses: Whether there is no way to anybody.
+        gate: What pulls wait for.
     """
 
     kind: str
@@ -39,6 +42,7 @@ class Way:
     num_pulls: int = 0
     peers: set[str] = field(default_factory=set)
     refuses: bool = False
+    gate: asyncio.Event | None = None
 
     def local_info(self) -> PeerInfo:
         return PeerInfo("c-1", self.backend, "")
@@ -54,6 +58,8 @@ class Way:
     async def pull(self, descriptor: Descriptor, destination: Buffer, deadline_s: float) -> None:
         assert descriptor.incarnation in self.peers
         self.num_pulls += 1
+        if self.gate is not None:
+            await self.gate.wait()
         error = self.errors.pop(0) if self.errors else None
         if error is not None:
             raise error
@@ -155,6 +161,37 @@ async def test_a_peer_that_was_given_up_stays_so_when_it_is_connected_to_anew():
     world.both.add_peer(another)
     await world.both.pull(replace(LEASE, incarnation="p-2"), world.region, 5)
     assert world.fast.num_pulls == 2
+
+
+async def test_a_read_from_a_peer_that_was_removed_says_nothing_of_the_way():
+    """It fails because the peer was removed."""
+    world = World()
+    world.fast.gate = asyncio.Event()
+    world.fast.errors = [PeerLost("was given up")]
+    world.both.add_peer(FAST)
+    pulling = asyncio.create_task(world.pull())
+    await until(lambda: world.fast.num_pulls == 1)
+    world.both.remove_peer("p-1")
+    world.fast.gate.set()
+    with pytest.raises(PeerLost):
+        await pulling
+    world.both.add_peer(FAST)
+    await world.pull()
+    assert (world.fast.num_pulls, world.plain.num_pulls) == (2, 0)
+
+
+async def test_reads_that_fail_together_give_a_peer_up_once(capfd: pytest.CaptureFixture[str]):
+    world = World()
+    world.fast.gate = asyncio.Event()
+    world.fast.errors = [PeerLost("broke"), PeerLost("broke")]
+    world.both.add_peer(FAST)
+    pulling = [asyncio.create_task(world.pull()) for _ in range(2)]
+    await until(lambda: world.fast.num_pulls == 2)
+    world.fast.gate.set()
+    for one in pulling:
+        with pytest.raises(PeerLost):
+            await one
+    assert capfd.readouterr().err.count("no RDMA to a peer that offers it") == 1
 
 
 async def test_what_fails_by_grpc_too_is_no_fallback():

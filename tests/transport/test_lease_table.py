@@ -168,6 +168,24 @@ def test_an_expired_lease_is_not_valid_but_its_memory_stays_for_the_grace(owner:
     assert not owner.table.release(lease.lease_id, consumed=True)
 
 
+def test_the_grace_is_two_seconds_unless_told():
+    """A reader stops when its time is over by its own clock, and bytes are on their way then."""
+    clock = Clock()
+    pool = Pool(1 << 12, 64)
+    table = LeaseTable(pool, "p", TTL_S, clock)
+    region = pool.alloc(10)
+    table.offer("k", region, lambda *_: None)
+    table.prepare("k", "c")
+    table.withdraw("k")
+    region.free()
+    clock.now += TTL_S + 1.9
+    assert table.reap() == 0
+    assert pool.used_bytes > 0
+    clock.now += 0.2
+    assert table.reap() == 1
+    assert pool.used_bytes == 0
+
+
 def test_a_late_release_is_refused_and_counts_as_not_consumed(owner: Owner):
     lease = owner.table.prepare("k", "c")
     owner.clock.now += TTL_S
