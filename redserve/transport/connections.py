@@ -126,7 +126,7 @@ class Connections:
         self._transport = transport
         self._connect = connect
         self._open: dict[str, Connection] = {}  # by incarnation, the least recently used first
-        self._dead: dict[str, None] = {}  # oldest first
+        self._dead: dict[PeerInfo, None] = {}  # oldest first
         self._hanging_up: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
 
@@ -152,7 +152,7 @@ class Connections:
     def bury(self, connection: Connection) -> None:
         """Its address has a successor: never ask for this incarnation again."""
         connection.broken = True
-        self._dead[connection.peer.incarnation] = None
+        self._dead[connection.peer] = None
         while len(self._dead) > MAX_DEAD:
             del self._dead[next(iter(self._dead))]
 
@@ -167,14 +167,15 @@ class Connections:
     def _connection_to(self, peer: PeerInfo) -> Connection:
         if self._closing.is_set():
             raise Unavailable("transfers are closed: this process is shutting down")
-        if peer.incarnation in self._dead:
+        if peer in self._dead:
             raise PeerLost(f"{peer.incarnation} is dead")
         connection = self._open.get(peer.incarnation)
         if connection is not None and connection.peer != peer:
             # Two say to be the same: whatever is read from one must not count as the other's.
             if connection.num_users:
                 raise PeerLost(
-                    f"{peer.incarnation} is at {connection.peer.address}, and not at {peer.address}"
+                    f"somebody else is read from as {peer.incarnation}: from "
+                    f"{connection.peer.address}, not {peer.address}"
                 )
             self._drop(connection)
             connection = None

@@ -58,7 +58,9 @@ class InprocProducer:
 
     async def hello(self, timeout_s: float) -> PeerInfo:
         """See `Producer`."""
-        return PeerInfo(_table_at(self._address).incarnation, BACKEND, self._address)
+        table = _table_at(self._address)
+        num_bytes = table.pool.num_bytes
+        return PeerInfo(table.incarnation, BACKEND, self._address, pool_bytes=num_bytes)
 
     async def prepare(self, tensor_key: str, consumer: str, timeout_s: float) -> Descriptor:
         """See `Producer`."""

@@ -84,9 +84,19 @@ async def test_two_that_say_to_be_the_same_share_no_connection(net: Net) -> None
     assert net.num_open == 1
 
 
+async def test_the_death_of_an_impostor_is_not_that_of_whom_he_named(net: Net) -> None:
+    net.use("p-1", "here")
+    with net.connections.use(peer("p-1", "there")) as impostor:
+        net.connections.bury(impostor)
+    with pytest.raises(PeerLost, match="dead"):
+        net.use("p-1", "there")
+    net.use("p-1", "here")
+    assert net.peers == ["p-1"]
+
+
 async def test_nobody_takes_the_place_of_an_incarnation_that_is_in_use(net: Net) -> None:
     with net.connections.use(peer("p-1", "here")) as connection:
-        with pytest.raises(PeerLost, match="is at here, and not at there"):
+        with pytest.raises(PeerLost, match="from here, not there"):
             net.use("p-1", "there")
         net.use("p-1", "here")
         assert not connection.broken

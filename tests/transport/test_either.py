@@ -194,6 +194,21 @@ async def test_reads_that_fail_together_give_a_peer_up_once(capfd: pytest.Captur
     assert capfd.readouterr().err.count("no RDMA to a peer that offers it") == 1
 
 
+@pytest.mark.parametrize("error", [PeerUnreachable("not his metadata"), PeerLost("broke")])
+async def test_an_impostor_that_cannot_be_reached_says_nothing_of_whom_he_names(error: Exception):
+    world = World()
+    world.fast.errors = [error]
+    world.both.add_peer(replace(FAST, address="elsewhere"))
+    try:
+        await world.pull()
+    except PeerLost:
+        assert not isinstance(error, PeerUnreachable)
+    world.both.remove_peer("p-1")
+    world.both.add_peer(FAST)
+    await world.pull()
+    assert world.both.kind_for("p-1") == "rdma"
+
+
 async def test_what_fails_by_grpc_too_is_no_fallback():
     world = World()
     world.fast.errors = [PeerUnreachable("another fabric")]

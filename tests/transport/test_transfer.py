@@ -12,7 +12,7 @@ from redserve.errors import (
 from redserve.transport.factory import make_consumer, make_producer
 from redserve.transport.lease_table import LeaseTable
 from redserve.transport.pool import Pool, Region
-from tests.transport.links import MIB, Link, linked, make_link, payload
+from tests.transport.links import MIB, TIMEOUT_S, Link, linked, make_link, payload
 
 CANARY = 0xA5
 
@@ -51,6 +51,22 @@ async def test_sixteen_at_once(link: Link):
     for data, region in zip(datas, regions, strict=True):
         assert (region.view == data).all()
         region.free()
+
+
+async def test_a_check_and_a_pull_share_a_connection(link: Link):
+    """The peer that is announced is the one that says hello."""
+    control = link.puller._connect(link.side.peer_info)
+    assert await control.hello(TIMEOUT_S) == link.side.peer_info
+    await control.close()
+    data = payload(MIB)
+    link.offer("k", data)
+    region = link.consumer_pool.alloc(MIB)
+    await asyncio.gather(
+        link.puller.check(link.side.peer_info.address, TIMEOUT_S),
+        *(link.pull("k", region) for _ in range(4)),
+    )
+    assert (region.view == data).all()
+    region.free()
 
 
 async def test_many_readers_of_one_tensor(link: Link):
