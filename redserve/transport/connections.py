@@ -30,7 +30,7 @@ RELEASE_PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0)
 """Pauses before the second and later tries: 17.5 s in all at most. After that the lease ends by
 itself, and the producer has to ask whether what it offers is still wanted."""
 MAX_DEAD: Final = 1024
-"""Incarnations remembered as dead."""
+"""Peers remembered as dead."""
 MAX_OPEN: Final = 256
 """Connections beyond which those are closed that nobody uses."""
 

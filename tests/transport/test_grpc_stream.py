@@ -19,6 +19,8 @@ from tests.transport.links import MIB, linked, make_link, payload, until
 async def test_leases_of_a_vanished_consumer_end_by_themselves():
     link = make_link("grpc", ttl_s=0.05)
     link.table.grace_s = 0.05
+    now_s = 1000.0
+    link.table._clock = lambda: now_s
     async with linked(link):
         source = link.offer("k", payload(100))
         producer = GrpcProducer(open_channel(link.server.address), link.server.address)
@@ -28,6 +30,7 @@ async def test_leases_of_a_vanished_consumer_end_by_themselves():
         link.table.withdraw("k")
         source.free()
         assert link.producer_pool.quarantined_bytes > 0
+        now_s += 1.0
         await until(lambda: link.producer_pool.used_bytes == 0)
         assert link.ended == [("k", False)] * 3
 
