@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from redserve.errors import RedServeError
+from redserve.transport import leave as leaving
 from redserve.transport.factory import make_consumer
 from redserve.transport.leave import leave
 from redserve.transport.pool import Pool
@@ -98,6 +99,9 @@ class Consumer:
         """Never answers."""
         if how == "close":
             await self.puller.close()
+            leave(0)
+        if how == "leave patiently":
+            leaving._CLOSE_TIMEOUT_S = 60.0  # type: ignore[misc]
             leave(0)
         if how == "leave":
             leave(0)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from redserve.transport.placement import make_pool
 from redserve.transport.pool import Pool
 from redserve.transport.slab import SharedSlab
 from tests.transport.links import MIB, linked, make_link, payload, until
-from tests.transport.processes import SMALL, producer
+from tests.transport.processes import SMALL, as_json, consumer, producer
 
 LARGE = 64 * MIB
 
@@ -155,6 +156,29 @@ async def test_it_ends_with_its_producer(stopped: bool):
         there.send(signal.SIGKILL)
         await there.wait()
         await until(lambda: not is_alive(pid))
+
+
+@pytest.mark.timeout(240)
+async def test_readers_that_leave_in_the_middle_do_not_end_it():
+    """They wait for what is under way: it sends nothing to anybody who is gone."""
+    num_guests, size = 4, LARGE
+    async with producer("tcp", size) as there, AsyncExitStack() as stack:
+        pid = there.read_server()
+        start = (stack.enter_async_context(consumer("tcp", 2 * size)) for _ in range(num_guests))
+        guests = await asyncio.gather(*start)
+        for guest in guests:
+            begun = await guest.ask("start", peer=as_json(there), size=size, deadline_s=200)
+            assert begun["reading"]
+        there.send(signal.SIGSTOP)  # so that whoever does not wait is gone before it is answered
+        ends = [asyncio.create_task(guest.end("leave patiently")) for guest in guests]
+        await asyncio.wait(ends, timeout=1.0)
+        there.send(signal.SIGCONT)
+        assert await asyncio.gather(*ends) == [0] * num_guests
+        # A new reader of all of it comes after them: what they left behind has been seen by then.
+        async with consumer("tcp", size) as last:
+            pulled = await last.ask("pull", peer=as_json(there), size=size, deadline_s=200)
+        assert pulled["whole"], pulled
+        assert there.read_server() == pid
 
 
 async def test_signals_of_a_terminal_are_not_for_it():
