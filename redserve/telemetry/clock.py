@@ -5,36 +5,34 @@ from __future__ import annotations
 import time
 from typing import Final
 
+# It goes on while a machine is suspended: processes that began before and after agree. Where there
+# is none, the monotonic clock does so.
+_STEADY: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _steady_ns() -> int:
+    return time.clock_gettime_ns(_STEADY)
+
 
 def _anchor_ns() -> int:
-    """Wall clock minus monotonic clock.
+    """Wall clock minus steady clock.
 
     Of several readings that with the least time around it: a process that is interrupted between
     the two clocks would be off by that much for ever, and its bars would begin before their cause.
     """
     readings = []
     for _ in range(16):
-        before = time.monotonic_ns()
+        before = _steady_ns()
         wall = time.time_ns()
-        after = time.monotonic_ns()
+        after = _steady_ns()
         readings.append((after - before, wall - (before + after) // 2))
     return min(readings)[1]
 
 
-MOST_BEHIND_NS: Final = 10_000_000
-"""By what stamps may be behind the wall clock before they follow it, nanoseconds."""
-
-_anchor = _anchor_ns()
+# Anchored once: a wall clock that is set later can neither turn a bar around nor stretch a request.
+_ANCHOR_NS: Final = _anchor_ns()
 
 
 def now_ns() -> int:
-    """Nanoseconds since the Unix epoch; monotonic within a process.
-
-    It follows the wall clock forward: the monotonic one stands still while a machine is suspended,
-    and a process that starts afterwards would be that much ahead of those that ran before. It does
-    not follow it back, so that no bar ends before it began.
-    """
-    global _anchor  # threads that find it too old find the same
-    if time.time_ns() - time.monotonic_ns() - _anchor > MOST_BEHIND_NS:
-        _anchor = max(_anchor, _anchor_ns())
-    return _anchor + time.monotonic_ns()
+    """Nanoseconds since the Unix epoch; monotonic within a process."""
+    return _ANCHOR_NS + _steady_ns()

@@ -78,6 +78,10 @@ class PeerUnreachable(PeerLost):
     """There is no way to a peer by this data path: nothing was begun, nothing will land."""
 
 
+class PeerInDoubt(PeerLost):
+    """What says to be a peer may be another. That says nothing of the way to the peer itself."""
+
+
 class Transport(Protocol):
     """The data path of one backend, consumer side.
 

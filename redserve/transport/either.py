@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from redserve.errors import DeadlineExceeded, PeerLost
 from redserve.telemetry.log import get_logger
-from redserve.transport.base import PeerUnreachable
+from redserve.transport.base import PeerInDoubt, PeerUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +87,8 @@ class EitherTransport:
         if incarnation in self._fast_peers:
             try:
                 await self._fast.pull(descriptor, destination, deadline_s)
+            except PeerInDoubt:
+                raise
             except PeerUnreachable as error:
                 if peer in self._proven:
                     raise

@@ -331,7 +331,9 @@ class Timeline(google.protobuf.message.Message):
     request_id: builtins.str
     """The request."""
     overlap_ratio: builtins.float
-    """Share of encode time that ran while this request's prefill ran; not set without encoding."""
+    """Share of encode time that ran while this request's prefill ran; not set without encoding, or
+    when an engine was lost meanwhile, which took what it knew of prefill with it.
+    """
     received_unix_ns: builtins.int
     """When the request came in, nanoseconds since the Unix epoch."""
     first_token_unix_ns: builtins.int

@@ -331,11 +331,11 @@ def test_the_timeline_is_drawn_to_scale(browser: Browser, url: str) -> None:
         for title, kind, item, x, y, width, _ in drawn["bars"]
     ] == [
         ("preprocess, prepare, 37 ms, router", "bar preprocess", "", 0, 0, 37),
-        ("lost, prepare, 29 ms, llm-b, gone", "bar aborted", "", 0, 37, 66),
         ("encode, image 1, 210 ms, encoder-a", "bar encode", "0", 1, 80, 290),
         ("transfer, image 1, 13 ms, llm-a", "bar transfer", "0", 1, 290, 303),
         ("encode, image 2, 350 ms, encoder-b", "bar encode", "1", 2, 290, 640),
         ("transfer, image 2, 58 ms, llm-a", "bar transfer", "1", 2, 640, 698),
+        ("lost, prefill, 29 ms, llm-b, gone", "bar aborted", "", 3, 37, 66),
         ("prefill, prefill, 120 ms, llm-a", "bar prefill", "", 3, 410, 530),
         ("prefill, prefill, 79 ms, llm-a", "bar prefill", "", 3, 698, 777),
         ("decode, decode, 630 ms, llm-a", "bar decode", "", 4, 820, 1450),

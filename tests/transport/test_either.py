@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from redserve.errors import DeadlineExceeded, PeerLost
 from redserve.telemetry.metrics.transport import TransportMetrics
 from redserve.transport import factory
-from redserve.transport.base import Descriptor, PeerInfo, PeerUnreachable
+from redserve.transport.base import Descriptor, PeerInDoubt, PeerInfo, PeerUnreachable
 from redserve.transport.buffer import Buffer, Segment
 from redserve.transport.either import FAIR_S, EitherTransport
 from redserve.transport.nixl.library import version
@@ -132,6 +132,16 @@ async def test_a_failure_before_the_first_success_is_told_and_the_next_pull_goes
     assert (world.plain.num_pulls, world.num_fallbacks) == (0, 0)
     await world.pull()
     assert (world.plain.num_pulls, world.num_fallbacks) == (1, 1)
+
+
+async def test_who_may_be_another_says_nothing_of_the_way():
+    world = World()
+    world.fast.errors = [PeerInDoubt("somebody else is read from"), None]
+    world.both.add_peer(FAST)
+    with pytest.raises(PeerLost):
+        await world.pull()
+    await world.pull()
+    assert (world.fast.num_pulls, world.plain.num_pulls) == (2, 0)
 
 
 async def test_a_request_without_time_says_nothing_of_the_way():

@@ -51,7 +51,8 @@ class RouterMetrics:
             buckets=DURATION_BUCKETS, registry=registry,
         )  # fmt: skip
         self.overlap_ratio = Histogram(
-            "redserve_overlap_ratio", "Share of encode time hidden behind prefill, per request",
+            "redserve_overlap_ratio",
+            "Share of encode time hidden behind prefill, per request; unless an engine was lost",
             buckets=RATIO_BUCKETS, registry=registry,
         )  # fmt: skip
         self.transport_item = Histogram(

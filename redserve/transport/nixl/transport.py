@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from redserve.errors import DeadlineExceeded, PeerLost
-from redserve.transport.base import PeerInfo, PeerUnreachable
-from redserve.transport.nixl.library import NoWay, version
+from redserve.transport.base import PeerInDoubt, PeerInfo, PeerUnreachable
+from redserve.transport.nixl.library import ForeignMetadata, NoWay, version
 
 if TYPE_CHECKING:
     from redserve.transport.base import Descriptor
@@ -101,6 +101,8 @@ class NixlTransport:
         finally:
             if not outcome.done():  # it would wake the thread for nothing
                 self._endpoint.abandon(read)
+        if isinstance(error, ForeignMetadata):
+            raise PeerInDoubt(f"{peer.incarnation}: {error}") from error
         if isinstance(error, NoWay):
             raise PeerUnreachable(f"{peer.incarnation}: {error}") from error
         if error is not None:

@@ -1,7 +1,7 @@
 // One request as this page knows it: live while it runs, the router's own timeline afterwards.
 
 /** What is drawn on a row of its own, by the name of a bar that belongs to no image. */
-const ROWS = { prefill: "prefill", queue: "prefill", decode: "decode" };
+const ROWS = { prefill: "prefill", queue: "prefill", lost: "prefill", decode: "decode" };
 
 /** Of a request that has not ended well, or that a router of another release answered. */
 const UNJUDGED = {
