@@ -134,12 +134,15 @@ class TransportServicer(transport_pb2_grpc.TransportServiceServicer):
         """
         lease_id = request.lease_id
         num_bytes = self._table.num_bytes_of(lease_id)
-        for start in range(0, max(num_bytes, 1), MESSAGE_BYTES):
-            piece = self._table.copy_of(lease_id, start, start + MESSAGE_BYTES)
+        if num_bytes:
             self._fetched.add(lease_id)
-            yield pb.FetchResponse(data=piece)
+        for start in range(0, max(num_bytes, 1), MESSAGE_BYTES):
+            stop = min(start + MESSAGE_BYTES, num_bytes)
+            # Kept by nobody but the message: a copy that outlives it costs half of the rate, for
+            # the next one is then in memory that was not touched yet.
+            yield pb.FetchResponse(data=self._table.copy_of(lease_id, start, stop))
             if self._bytes_out is not None:
-                self._bytes_out.inc(len(piece))
+                self._bytes_out.inc(stop - start)
 
     def _reap_later(self) -> None:
         """Have the leases of vanished consumers reaped when they are due."""
