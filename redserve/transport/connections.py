@@ -1,9 +1,11 @@
 """The control paths of a consumer, one per incarnation of a producer.
 
 A connection that broke is closed after the last pull that uses it, and after the calls that must
-outlive their pull (releases above all). An incarnation whose address has a successor is dead for
-ever. Connections that nobody uses are kept, but not to an address where another incarnation is
-used now, and no more than `MAX_OPEN`: peers come and go for as long as this process lives.
+outlive their pull (releases above all). A peer whose address has a successor is dead for ever. Who
+says to be an incarnation from elsewhere, or with other metadata, is another peer: it has no part in
+the connection of the first, and its death is not that one's. Connections that nobody uses are kept,
+but not to an address where another incarnation is used now, and no more than `MAX_OPEN`: peers come
+and go for as long as this process lives.
 
 A release that the producer did not hear, because it was stopped or out of reach, is told again a
 few times, beside everything else and only until this process closes.
